@@ -1,0 +1,37 @@
+/*
+ * options.h - the command line of damso-bench, with each scenario's own defaults filled in.
+ *
+ * Units: seconds, bytes, messages a second.
+ */
+#pragma once
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum scenario_kind {
+    SCENARIO_OPEN,    /* messages at given times, whatever comes back */
+    SCENARIO_CLOSED,  /* the next message of a room when the last one is through */
+    SCENARIO_IDLE,    /* connections that do nothing */
+    SCENARIO_CONNECT, /* connections that come and go */
+    SCENARIO_JOURNAL, /* senders whose messages go to nobody */
+};
+
+struct options {
+    const char *scenario;
+    enum scenario_kind kind;
+    bool json; /* nothing on stdout but the last line */
+    const char *url;
+    const char *key;
+    const char *durability; /* NULL: the room's default, which must be fsync */
+    struct sockaddr_in server;
+    char host[80]; /* as in the Host header */
+    int pid;       /* of the server; 0: not given */
+    int cpu;       /* -1: not pinned */
+    uint32_t connections, rooms, size, senders, in_flight;
+    double duration_s, warmup_s, tail_s, p99_ms;
+    double rate; /* 0: search for the highest */
+};
+
+/* 0; -EINVAL after saying on stderr what is wrong, also for --help, which prints the usage. */
+int options_parse(int count, char **arguments, struct options *ret);

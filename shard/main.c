@@ -1,0 +1,97 @@
+/* main.c - damsod: reads the configuration, opens the server, waits for the signal to stop. */
+#include "core/log.h"
+#include "shard/notify.h"
+#include "shard/options.h"
+#include "shard/rest.h"
+#include "shard/server.h"
+#include "shard/session.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+extern char **environ;
+
+static const struct service damso = {.request = rest_request,
+                                     .message = session_message,
+                                     .closed = session_closed,
+                                     .idle = session_idle};
+
+/* Until SIGTERM or SIGINT, or until a shard has failed. */
+static void wait_for_stop(struct server *server, const sigset_t *signals)
+{
+    const struct timespec second = {.tv_sec = 1};
+    int got = 0;
+    while (got != SIGTERM && got != SIGINT && !atomic_load(&server->failed)) {
+        got = sigtimedwait(signals, NULL, &second);
+        log_flush();
+        if (got == SIGHUP) {
+            log_notice(
+                "reload asked for: keys that can change while running come with a later version");
+        }
+    }
+}
+
+static int run(const struct config *config, const struct options *options)
+{
+    static struct server server;
+    char why[512] = "";
+    sigset_t signals;
+
+    /* Blocked before any thread is made, so that only main takes them. */
+    (void)sigemptyset(&signals);
+    (void)sigaddset(&signals, SIGTERM);
+    (void)sigaddset(&signals, SIGINT);
+    (void)sigaddset(&signals, SIGHUP);
+    (void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    (void)signal(SIGPIPE, SIG_IGN);
+    log_init((enum log_level)config->log_level, (enum log_prefix)config->log_priority_prefix);
+
+    enum exit_code failure = server_open(&server, config, options->shards, &damso, true,
+                                         options->salvage, why, sizeof(why));
+    if (failure == EXIT_OK) {
+        failure = server_start(&server, why, sizeof(why));
+    }
+    if (failure != EXIT_OK) {
+        log_error("cannot start: %s", why);
+        return (int)failure;
+    }
+    (void)printf("damsod: ready at http://%s:%u\n", config->server_listen, server.port);
+    (void)fflush(stdout);
+    notify("READY=1\nSTATUS=serving");
+    wait_for_stop(&server, &signals);
+    notify("STOPPING=1\nSTATUS=stopping");
+    server_stop(&server);
+    log_end();
+    return atomic_load(&server.failed) ? EXIT_RUNTIME : EXIT_OK;
+}
+
+int main(int count, char **words)
+{
+    static struct config config;
+    struct options options;
+
+    if (options_read(count, words, environ, &config, &options) < 0) {
+        return EXIT_USAGE;
+    }
+    switch (options.action) {
+    case ACTION_CHECK:
+        (void)puts("the configuration is fine");
+        return EXIT_OK;
+    case ACTION_PRINT_DEFAULT:
+        config_print_default(stdout);
+        return EXIT_OK;
+    case ACTION_PLAN:
+        server_print_plan(&config, options.shards);
+        return EXIT_OK;
+    case ACTION_VERSION:
+        (void)puts("damsod " DAMSO_VERSION);
+        return EXIT_OK;
+    case ACTION_HELP:
+        options_print_help();
+        return EXIT_OK;
+    default:
+        return run(&config, &options);
+    }
+}

@@ -1,0 +1,386 @@
+/* server.c - see server.h. */
+#include "shard/server.h"
+
+#include "core/check.h"
+#include "core/log.h"
+#include "fileio/recovery.h"
+#include "shard/loop.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+enum { PATH_BYTES = 512, MAIN_RING_ENTRIES = 128 };
+
+static uint32_t power_of_two(uint64_t size)
+{
+    uint32_t power = 4096;
+    while (power < size && power < (1U << 30)) {
+        power *= 2;
+    }
+    return power;
+}
+
+static int explain(char *ret_why, size_t why_size, const char *what, const char *where, int error)
+{
+    (void)snprintf(ret_why, why_size, "%s %s: %s", what, where, strerror(-error));
+    return error;
+}
+
+/* --- data directory --- */
+
+static int lock_data(struct server *server, char *ret_why, size_t why_size)
+{
+    char path[PATH_BYTES];
+    const char *data = server->config->server_data;
+    const int error = os_directory_make(data);
+
+    if (error < 0) {
+        return explain(ret_why, why_size, "cannot make the data directory", data, error);
+    }
+    (void)snprintf(path, sizeof(path), "%s/lock", data);
+    server->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (server->lock < 0) {
+        return explain(ret_why, why_size, "cannot open", path, -errno);
+    }
+    if (flock(server->lock, LOCK_EX | LOCK_NB) < 0) {
+        (void)snprintf(ret_why, why_size,
+                       "another damsod uses the data directory %s: stop it, or choose another one "
+                       "with --data",
+                       data);
+        return -EBUSY;
+    }
+    return 0;
+}
+
+struct replay {
+    struct persist *persist;
+    bool salvage;
+};
+
+static int replay_record(void *context, const void *record, uint32_t size)
+{
+    const struct replay *replay = context;
+    return persist_replay(replay->persist, record, size, replay->salvage);
+}
+
+/* What the last run had journaled goes into the store before anybody may ask. */
+static int recover(struct server *server, bool salvage, uint64_t *ret_first_segment, char *ret_why,
+                   size_t why_size)
+{
+    char path[PATH_BYTES];
+    struct recovery_report report = {0};
+    struct replay replay = {server->persist, salvage};
+    const uint64_t began_ns = os_now_ns();
+
+    (void)snprintf(path, sizeof(path), "%s/journal", server->config->server_data);
+    int error = os_directory_make(path);
+    if (error < 0) {
+        return explain(ret_why, why_size, "cannot make", path, error);
+    }
+    error = recovery_run(path, salvage, replay_record, &replay, &report, ret_why, why_size);
+    if (error < 0) {
+        return error;
+    }
+    error = persist_replay_end(server->persist);
+    error = error < 0 ? error : recovery_retire(path);
+    if (error < 0) {
+        return explain(ret_why, why_size, "cannot bring the journal into the store", path, error);
+    }
+    *ret_first_segment = report.first_segment;
+    if (report.records > 0 || report.torn_bytes > 0) {
+        log_notice("recovered records=%llu bytes=%llu torn_bytes=%llu milliseconds=%llu",
+                   (unsigned long long)report.records, (unsigned long long)report.bytes,
+                   (unsigned long long)report.torn_bytes,
+                   (unsigned long long)((os_now_ns() - began_ns) / 1000000));
+    }
+    if (report.salvaged_gaps > 0) {
+        log_warning("salvage passed over damage places=%llu",
+                    (unsigned long long)report.salvaged_gaps);
+    }
+    return 0;
+}
+
+/* --- shards --- */
+
+static int open_journal(struct server *server, struct shard *shard, const char *directory,
+                        uint64_t first_segment, char *ret_why, size_t why_size)
+{
+    const struct config *config = server->config;
+    const struct journal_options options = {
+        .ring = shard->ring,
+        .directory = directory,
+        .shard = shard->index,
+        .segment_bytes = (uint32_t)config->journal_segment_bytes,
+        .bytes_max = config->journal_bytes_max / server->count,
+        .buffer_bytes = (uint32_t)config->journal_buffer_bytes,
+        .first_segment = first_segment,
+        .tag_kind = TAG_JOURNAL,
+        .metrics = shard->metrics,
+    };
+    return journal_open(&options, &shard->plan, &shard->journal, ret_why, why_size);
+}
+
+static void connect_shard(struct server *server, struct shard *shard)
+{
+    shard->server = server;
+    shard->service = server->service;
+    shard->auth = &server->auth;
+    shard->web = &server->web;
+    for (uint32_t i = 0; i < server->count; i++) {
+        if (i != shard->index) {
+            shard->mesh.peers[i] =
+                (struct mesh_peer){.out = &server->lanes[shard->index * server->count + i],
+                                   .in = &server->lanes[i * server->count + shard->index],
+                                   .bell = &server->shards[i]->bell,
+                                   .ring = server->shards[i]->ring};
+        }
+    }
+    if (!server->stores) {
+        return;
+    }
+    struct persist_lane *lane = &server->persist_lanes[shard->index];
+    lane->shard_bell = &shard->bell;
+    lane->shard_ring = shard->ring;
+    lane->shard_tag = os_tag(TAG_DOORBELL, 0, shard->index);
+    shard->lane = lane;
+    shard->persist = server->persist;
+}
+
+/* The rings between threads, of all pairs. */
+static void plan_lanes(struct server *server, struct mem_plan *plan)
+{
+    const uint32_t count = server->count;
+    const uint32_t size = power_of_two(server->config->mesh_ring_bytes);
+    const uint32_t store = power_of_two(server->config->persist_ring_bytes);
+
+    server->lanes = mem_reserve(plan, "mesh", sizeof(struct mesh_lane), (size_t)count * count);
+    char *bytes =
+        count > 1 ? mem_reserve(plan, "mesh rings", size, (size_t)count * count * 2) : NULL;
+    for (uint32_t i = 0; bytes != NULL && i < count * count; i++) {
+        spsc_init(&server->lanes[i].requests, bytes + (size_t)size * (2 * i), size);
+        spsc_init(&server->lanes[i].events, bytes + (size_t)size * (2 * i + 1), size);
+    }
+    server->persist_lanes =
+        mem_reserve(plan, "persistence lanes", sizeof(struct persist_lane), count);
+    bytes = mem_reserve(plan, "persistence rings", store, (size_t)count * 2);
+    for (uint32_t i = 0; bytes != NULL && i < count; i++) {
+        spsc_init(&server->persist_lanes[i].requests, bytes + (size_t)store * (2 * i), store);
+        spsc_init(&server->persist_lanes[i].replies, bytes + (size_t)store * (2 * i + 1), store);
+    }
+    server->persist_metrics = mem_reserve(plan, "metrics", sizeof(struct metrics), 1);
+}
+
+static enum exit_code open_shards(struct server *server, char *ret_why, size_t why_size)
+{
+    const struct os_ring_options options = {.entries = MAIN_RING_ENTRIES};
+    for (uint32_t i = 0; i < server->count; i++) {
+        server->shards[i] = mem_alloc(&server->plan, "shard", sizeof(struct shard));
+        if (server->shards[i] == NULL ||
+            shard_init(server->shards[i], server->config, i, server->count, MEM_MAP, ret_why,
+                       why_size) < 0) {
+            return EXIT_KERNEL;
+        }
+    }
+    return os_ring_create(&options, &server->ring, ret_why, why_size) < 0 ? EXIT_KERNEL : EXIT_OK;
+}
+
+static enum exit_code open_store(struct server *server, bool salvage, char *ret_why,
+                                 size_t why_size)
+{
+    static char directory[PATH_BYTES]; /* journals keep it */
+    uint64_t first_segment = 0;
+
+    if (lock_data(server, ret_why, why_size) < 0 ||
+        auth_open(&server->auth, server->config, ret_why, why_size) < 0 ||
+        persist_open(server->config, &server->persist, ret_why, why_size) < 0 ||
+        recover(server, salvage, &first_segment, ret_why, why_size) < 0) {
+        return EXIT_DATA;
+    }
+    (void)snprintf(directory, sizeof(directory), "%s/journal", server->config->server_data);
+    for (uint32_t i = 0; i < server->count; i++) {
+        if (open_journal(server, server->shards[i], directory, first_segment, ret_why, why_size) <
+            0) {
+            return EXIT_DATA;
+        }
+    }
+    return EXIT_OK;
+}
+
+static enum exit_code open_address(struct server *server, char *ret_why, size_t why_size)
+{
+    const struct config *config = server->config;
+    const int error =
+        os_port_claim(config->server_listen, (uint16_t)config->server_port, &server->port);
+    if (error < 0) {
+        (void)snprintf(ret_why, why_size, "cannot listen on %s port %llu: %s%s",
+                       config->server_listen, (unsigned long long)config->server_port,
+                       strerror(-error),
+                       error == -EADDRINUSE ? "; stop what uses it, or choose another with --port"
+                                            : "; see [server] listen and port");
+        return EXIT_ADDRESS;
+    }
+    for (uint32_t i = 0; i < server->count; i++) {
+        server->shards[i]->listener = os_listen(config->server_listen, server->port,
+                                                (uint32_t)config->limits_send_buffer_bytes);
+        if (server->shards[i]->listener < 0) {
+            (void)explain(ret_why, why_size, "cannot listen on", config->server_listen,
+                          server->shards[i]->listener);
+            return EXIT_ADDRESS;
+        }
+    }
+    return EXIT_OK;
+}
+
+static int seal(struct server *server, char *ret_why, size_t why_size)
+{
+    int error = mem_seal(&server->plan);
+    for (uint32_t i = 0; error == 0 && i < server->count; i++) {
+        error = mem_seal(&server->shards[i]->plan);
+    }
+    return error < 0 ? explain(ret_why, why_size, "cannot reserve the memory that is planned",
+                               "(see damsod --plan)", error)
+                     : 0;
+}
+
+enum exit_code server_open(struct server *server, const struct config *config, uint32_t count,
+                           const struct service *service, bool stores, bool salvage, char *ret_why,
+                           size_t why_size)
+{
+    *server = (struct server){
+        .config = config, .service = service, .stores = stores, .count = count, .lock = -1};
+    mem_init(&server->plan, "server", MEM_MAP);
+
+    enum exit_code failure = open_shards(server, ret_why, why_size);
+    if (failure == EXIT_OK && stores) {
+        failure = open_store(server, salvage, ret_why, why_size);
+    }
+    if (failure == EXIT_OK &&
+        web_files_open(&server->web, config, &server->plan, ret_why, why_size) < 0) {
+        failure = EXIT_USAGE;
+    }
+    if (failure != EXIT_OK) {
+        return failure;
+    }
+    plan_lanes(server, &server->plan);
+    if (seal(server, ret_why, why_size) < 0) {
+        return EXIT_KERNEL;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        connect_shard(server, server->shards[i]);
+    }
+    return open_address(server, ret_why, why_size);
+}
+
+/* --- threads --- */
+
+static void *shard_thread(void *argument)
+{
+    struct shard *shard = argument;
+    struct server *server = shard->server;
+
+    if (server->config->server_pin && server->count > 1) {
+        (void)!os_pin(shard->index); /* a wish: the shard works unpinned too */
+    }
+    int error = os_ring_enable(shard->ring);
+    atomic_fetch_add(&server->enabled, 1);
+    /* A doorbell to a ring that is not enabled is lost: nobody serves before all are. */
+    for (int i = 0; i < 10000 && atomic_load(&server->enabled) < server->count; i++) {
+        (void)usleep(1000);
+    }
+    error = error < 0 ? error : loop_run(shard);
+    if (error < 0) {
+        log_error("shard %u ended: %s", shard->index, strerror(-error));
+        atomic_store(&server->failed, true);
+    }
+    return NULL;
+}
+
+enum exit_code server_start(struct server *server, char *ret_why, size_t why_size)
+{
+    struct persist_lane *lanes[SHARDS_MAX];
+    int error = os_ring_enable(server->ring);
+
+    if (server->stores && error == 0) {
+        for (uint32_t i = 0; i < server->count; i++) {
+            lanes[i] = &server->persist_lanes[i];
+        }
+        error = persist_start(server->persist, lanes, server->count, server->persist_metrics);
+    }
+    for (uint32_t i = 0; error == 0 && i < server->count; i++) {
+        error = -pthread_create(&server->threads[i], NULL, shard_thread, server->shards[i]);
+        server->started += error == 0;
+    }
+    if (error < 0) {
+        (void)explain(ret_why, why_size, "cannot start", "threads", error);
+        return EXIT_KERNEL;
+    }
+    for (int i = 0; i < 10000 && atomic_load(&server->enabled) < server->count; i++) {
+        (void)usleep(1000);
+    }
+    return EXIT_OK;
+}
+
+bool server_stopping(struct server *server)
+{
+    return atomic_load_explicit(&server->stopping, memory_order_acquire);
+}
+
+void server_stop(struct server *server)
+{
+    struct os_event event;
+    atomic_store_explicit(&server->stopping, true, memory_order_release);
+    for (uint32_t i = 0; i < server->started; i++) {
+        os_doorbell(server->ring, server->shards[i]->ring, os_tag(TAG_DOORBELL, 0, 0));
+    }
+    (void)!os_turn(server->ring, 0, &event, 1);
+    for (uint32_t i = 0; i < server->started; i++) {
+        (void)pthread_join(server->threads[i], NULL);
+    }
+    if (server->persist != NULL) {
+        persist_close(server->persist);
+    }
+    for (uint32_t i = 0; i < server->count && server->stores; i++) {
+        if (server->shards[i]->journal != NULL) {
+            journal_close(server->shards[i]->journal);
+        }
+    }
+}
+
+int64_t server_metrics(struct server *server, char *text, uint32_t capacity)
+{
+    struct metrics *all[SHARDS_MAX + 1];
+    uint32_t count = 0;
+    for (; count < server->count; count++) {
+        all[count] = server->shards[count]->metrics;
+    }
+    all[count++] = server->persist_metrics;
+    return metrics_render(all, count, text, capacity);
+}
+
+void server_print_plan(const struct config *config, uint32_t count)
+{
+    static struct shard shard;
+    static struct server server;
+    char why[256];
+    struct journal *none = NULL;
+
+    (void)!shard_init(&shard, config, 0, count, MEM_COUNT, why, sizeof(why));
+    const struct journal_options options = {.directory = "",
+                                            .segment_bytes =
+                                                (uint32_t)config->journal_segment_bytes,
+                                            .bytes_max = config->journal_bytes_max / count,
+                                            .buffer_bytes = (uint32_t)config->journal_buffer_bytes};
+    (void)!journal_open(&options, &shard.plan, &none, why, sizeof(why));
+    mem_print(&shard.plan, stdout);
+    server = (struct server){.config = config, .count = count};
+    mem_init(&server.plan, "all shards together", MEM_COUNT);
+    plan_lanes(&server, &server.plan);
+    mem_print(&server.plan, stdout);
+    (void)printf("%u shards: at most %.1f MiB, touched as it is needed\n", count,
+                 ((double)shard.plan.total * count + (double)server.plan.total) / 1048576.0);
+}

@@ -1,0 +1,811 @@
+/* session.c - see session.h. */
+#include "shard/session.h"
+
+#include "core/check.h"
+#include "shard/egress.h"
+#include "shard/event.h"
+#include "shard/shard.h"
+
+#include <errno.h>
+
+/* --- a request's fields --- */
+
+enum field {
+    FIELD_TYPE,
+    FIELD_ID,
+    FIELD_ROOM_ID,
+    FIELD_TEXT,
+    FIELD_DATA,
+    FIELD_REPLY_TO,
+    FIELD_FILE_IDS,
+    FIELD_IDEMPOTENCY_KEY,
+    FIELD_AFTER_SEQ,
+    FIELD_BEFORE_SEQ,
+    FIELD_EPOCH,
+    FIELD_LIMIT,
+    FIELD_ORDER,
+    FIELD_TOKEN,
+    FIELDS
+};
+
+static const struct slice field_names[FIELDS] = {
+    [FIELD_TYPE] = {"type", 4},           [FIELD_ID] = {"id", 2},
+    [FIELD_ROOM_ID] = {"room_id", 7},     [FIELD_TEXT] = {"text", 4},
+    [FIELD_DATA] = {"data", 4},           [FIELD_REPLY_TO] = {"reply_to", 8},
+    [FIELD_FILE_IDS] = {"file_ids", 8},   [FIELD_IDEMPOTENCY_KEY] = {"idempotency_key", 15},
+    [FIELD_AFTER_SEQ] = {"after_seq", 9}, [FIELD_BEFORE_SEQ] = {"before_seq", 10},
+    [FIELD_EPOCH] = {"epoch", 5},         [FIELD_LIMIT] = {"limit", 5},
+    [FIELD_ORDER] = {"order", 5},         [FIELD_TOKEN] = {"token", 5},
+};
+
+struct wish {
+    uint64_t seen; /* bits of enum field */
+    struct json_value values[FIELDS];
+    struct slice id; /* raw, or empty */
+    struct slice room_id;
+    const char *complaint; /* what is wrong with it */
+    char room_text[ROOM_ID_MAX];
+};
+
+static bool has(const struct wish *wish, enum field field)
+{
+    return (wish->seen >> field & 1) != 0;
+}
+
+static void session_error(struct conn *conn, struct slice id, enum error_code error,
+                          const char *text)
+{
+    struct shard *shard = conn->shard;
+    struct json_writer writer = json_writer_on(shard->scratch, shard->scratch_bytes);
+    event_write_error(&writer, id, error,
+                      (struct slice){text, text != NULL ? (uint32_t)strlen(text) : 0});
+    conn_write_frame(conn, WS_TEXT, json_written(&writer));
+}
+
+static void complain(struct conn *conn, const struct wish *wish)
+{
+    session_error(conn, wish->id, ERROR_BAD_REQUEST, wish->complaint);
+}
+
+static bool wrong(struct wish *wish, const char *complaint)
+{
+    wish->complaint = complaint;
+    return false;
+}
+
+/* id: an integer, or a string of at most 64 bytes. */
+static bool read_id(struct wish *wish)
+{
+    const struct json_value *id = &wish->values[FIELD_ID];
+    if (!has(wish, FIELD_ID)) {
+        return true;
+    }
+    const bool number = id->type == JSON_NUMBER && id->is_integer;
+    const bool text = id->type == JSON_STRING && id->string.size <= 64;
+    if ((!number && !text) || id->raw.size > CALL_ID_MAX) {
+        return wrong(wish, "id: an integer or a string of at most 64 bytes");
+    }
+    wish->id = id->raw;
+    return true;
+}
+
+static bool read_wish(struct slice text, struct wish *wish)
+{
+    struct json_reader reader;
+    struct json_string key;
+    struct json_value value;
+    int got = json_open_object(&reader, text);
+
+    for (got = got < 0 ? got : json_next_member(&reader, &key, &value); got > 0;
+         got = json_next_member(&reader, &key, &value)) {
+        const int field = json_key_take(&key, field_names, FIELDS, &wish->seen);
+        if (field == -EEXIST) {
+            return wrong(wish, "a key stands there twice");
+        }
+        if (field >= 0) {
+            wish->values[field] = value;
+        }
+    }
+    if (got < 0) {
+        wish->seen = 0;
+        return wrong(wish, json_error_text(reader.error));
+    }
+    if (!read_id(wish)) {
+        return false;
+    }
+    if (!has(wish, FIELD_TYPE) || wish->values[FIELD_TYPE].type != JSON_STRING) {
+        return wrong(wish, "type: a string is needed");
+    }
+    return true;
+}
+
+static bool read_room(struct wish *wish)
+{
+    const struct json_value *room = &wish->values[FIELD_ROOM_ID];
+    if (!has(wish, FIELD_ROOM_ID) || room->type != JSON_STRING) {
+        return wrong(wish, "room_id: a string is needed");
+    }
+    const int size = json_string_decode(&room->string, wish->room_text, ROOM_ID_MAX);
+    wish->room_id = (struct slice){wish->room_text, size > 0 ? (uint32_t)size : 0};
+    return room_id_valid(wish->room_id)
+               ? true
+               : wrong(wish, "room_id: 1-64 characters of A-Z a-z 0-9 . _ -");
+}
+
+/* A seq or a count; absent is fine. */
+static bool read_number(struct wish *wish, enum field field, uint64_t *ret, const char *complaint)
+{
+    const struct json_value *value = &wish->values[field];
+    if (!has(wish, field) || value->type == JSON_NULL) {
+        wish->seen &= ~(1ULL << field);
+        return true;
+    }
+    if (value->type != JSON_NUMBER || !value->is_integer || value->integer < 0) {
+        return wrong(wish, complaint);
+    }
+    *ret = (uint64_t)value->integer;
+    return true;
+}
+
+/* --- calls --- */
+
+static struct slice call_id(const struct call *call)
+{
+    return (struct slice){call->id, call->id_size};
+}
+
+static struct slice call_room(const struct call *call)
+{
+    return (struct slice){call->room_id, call->room_id_size};
+}
+
+static struct call *begin_call(struct conn *conn, const struct wish *wish, call_done done)
+{
+    struct call *call = call_take(conn->shard, conn, done);
+    if (call == NULL) {
+        session_error(conn, wish->id, ERROR_UNAVAILABLE, NULL);
+        return NULL;
+    }
+    call->id_size = (uint8_t)wish->id.size;
+    memcpy(call->id, wish->id.data != NULL ? wish->id.data : "", wish->id.size);
+    call->room_id_size = (uint8_t)wish->room_id.size;
+    memcpy(call->room_id, wish->room_id.data != NULL ? wish->room_id.data : "", wish->room_id.size);
+    return call;
+}
+
+static struct room_request request_of(struct conn *conn, const struct call *call, enum room_op op)
+{
+    const struct user *user = user_at(conn->shard, conn->user);
+    return (struct room_request){.op = (uint8_t)op,
+                                 .token = call != NULL ? call_token(conn->shard, call) : 0,
+                                 .room_id =
+                                     call != NULL ? call_room(call) : (struct slice){NULL, 0},
+                                 .user_id = user_id(user),
+                                 .username = user_name(user),
+                                 .bytes_max = (uint32_t)conn->shard->config->limits_history_bytes};
+}
+
+static struct json_writer begin_answer(struct shard *shard, const char *type, struct slice id)
+{
+    struct json_writer writer = json_writer_on(shard->scratch, shard->scratch_bytes);
+    JSON_WRITE(&writer, "{\"type\":\"");
+    json_write_raw(&writer, (struct slice){type, (uint32_t)strlen(type)});
+    JSON_WRITE(&writer, "\"");
+    event_write_id(&writer, id);
+    return writer;
+}
+
+static void write_room_id(struct json_writer *writer, struct slice id)
+{
+    JSON_WRITE(writer, ",\"room_id\":\"");
+    json_write_raw(writer, id);
+    JSON_WRITE(writer, "\"");
+}
+
+static void end_answer(struct conn *conn, struct json_writer *writer)
+{
+    JSON_WRITE(writer, "}");
+    CHECK(!writer->overflow); /* the scratch buffer is planned for the largest answer */
+    conn_write_frame(conn, WS_TEXT, json_written(writer));
+}
+
+/* --- connect --- */
+
+bool session_ensure_user(struct conn *conn, const struct user *user, call_done done,
+                         struct slice id)
+{
+    struct shard *shard = conn->shard;
+    struct call *call = call_take(shard, conn, done);
+    if (call == NULL) {
+        return false;
+    }
+    call->id_size = (uint8_t)id.size;
+    memcpy(call->id, id.size > 0 ? id.data : "", id.size);
+    const struct persist_user request = {.head = {.op = PERSIST_USER_ENSURE},
+                                         .user_bytes = user->id_size,
+                                         .username_bytes = user->name_size};
+    const struct slice tails[] = {user_id(user), user_name(user)};
+    if (!call_store(shard, call_token(shard, call), &request, sizeof(request), tails, 2)) {
+        call_give(shard, call);
+        return false;
+    }
+    return true;
+}
+
+enum error_code session_ensured(struct shard *shard, const struct call_answer *answer)
+{
+    const struct persist_user *reply = answer->reply;
+    const char *tail = (const char *)(reply + 1);
+    if (reply->head.status != 0) {
+        return ERROR_UNAVAILABLE;
+    }
+    const struct slice id = {tail, reply->user_bytes};
+    const struct slice name = {tail + id.size, reply->username_bytes};
+    struct user *user = user_take(shard, id, name);
+    if (user == NULL) {
+        return ERROR_UNAVAILABLE;
+    }
+    user_set_name(user, name);
+    user->known = true;
+    user_give(shard, user);
+    return ERROR_NONE;
+}
+
+static void connected(struct conn *conn, struct slice id)
+{
+    struct shard *shard = conn->shard;
+    struct json_writer writer = begin_answer(shard, "connected", id);
+
+    conn->connected = true;
+    conn->session_id = ++shard->next_session << 8 | shard->index;
+    JSON_WRITE(&writer, ",\"user_id\":");
+    json_write_string(&writer, user_id(user_at(shard, conn->user)));
+    JSON_WRITE(&writer, ",\"session_id\":");
+    event_write_epoch(&writer, conn->session_id);
+    JSON_WRITE(&writer, ",\"ping_interval\":");
+    json_write_u64(&writer, shard->config->timeouts_ping_interval / 1000);
+    end_answer(conn, &writer);
+    timer_arm(shard->wheel, &conn->timer, shard->now_ms + shard->config->timeouts_ping_interval);
+}
+
+static void connect_done(struct shard *shard, struct conn *conn, struct call *call,
+                         const struct call_answer *answer)
+{
+    const enum error_code error = session_ensured(shard, answer);
+    if (conn != NULL && error != ERROR_NONE) {
+        session_error(conn, call_id(call), error, NULL);
+        conn_close(conn, CLOSE_BUSY);
+    } else if (conn != NULL) {
+        connected(conn, call_id(call));
+        conn_resume(conn);
+    }
+    call_give(shard, call);
+}
+
+void session_connect(struct conn *conn, struct slice token, struct slice id)
+{
+    struct shard *shard = conn->shard;
+    struct auth_claims claims;
+    const enum auth_result result = auth_check(shard->auth, token, shard->wall_ms / 1000, &claims);
+
+    if (result != AUTH_OK) {
+        const bool expired = result == AUTH_EXPIRED;
+        session_error(conn, id, expired ? ERROR_TOKEN_EXPIRED : ERROR_UNAUTHORIZED,
+                      expired ? NULL : "this is no token of ours");
+        conn_close(conn, expired ? CLOSE_TOKEN_EXPIRED : CLOSE_UNAUTHORIZED);
+        return;
+    }
+    struct user *user = user_take(shard, (struct slice){claims.sub, claims.sub_size},
+                                  (struct slice){claims.name, claims.name_size});
+    if (user == NULL) {
+        conn_close(conn, CLOSE_BUSY);
+        return;
+    }
+    conn->user = user_index(shard, user);
+    if (user->known) {
+        connected(conn, id);
+    } else if (session_ensure_user(conn, user, connect_done, id)) {
+        conn_pause(conn);
+    } else {
+        conn_close(conn, CLOSE_BUSY);
+    }
+}
+
+static void on_connect(struct conn *conn, struct wish *wish)
+{
+    const struct json_value *token = &wish->values[FIELD_TOKEN];
+    char text[TOKEN_MAX];
+
+    if (conn->connected) {
+        wish->complaint = "connected already";
+        complain(conn, wish);
+        return;
+    }
+    const int size = has(wish, FIELD_TOKEN) && token->type == JSON_STRING
+                         ? json_string_decode(&token->string, text, sizeof(text))
+                         : -EINVAL;
+    session_connect(conn, (struct slice){text, size > 0 ? (uint32_t)size : 0}, wish->id);
+}
+
+void session_idle(struct conn *conn)
+{
+    if (conn->user == POOL_NONE) {
+        conn_close(conn, CLOSE_UNAUTHORIZED);
+    }
+}
+
+void session_closed(struct conn *conn)
+{
+    struct shard *shard = conn->shard;
+    while (conn->subs != NULL) {
+        room_unsubscribe(shard, conn->subs);
+    }
+    if (conn->user != POOL_NONE) {
+        user_give(shard, user_at(shard, conn->user));
+        conn->user = POOL_NONE;
+    }
+}
+
+/* --- join, leave --- */
+
+static struct sub *sub_of(struct conn *conn, struct slice room)
+{
+    for (struct sub *sub = conn->subs; sub != NULL; sub = sub->conn_next) {
+        if (slice_equal(room_id(sub->room), room)) {
+            return sub;
+        }
+    }
+    return NULL;
+}
+
+/* Answers joined, and lets live events follow from the subscription's cursor. */
+static void joined(struct conn *conn, const struct call *call, struct sub *sub, bool recovered,
+                   const struct room_answer *page)
+{
+    struct shard *shard = conn->shard;
+    struct json_writer writer = begin_answer(shard, "joined", call_id(call));
+
+    write_room_id(&writer, call_room(call));
+    JSON_WRITE(&writer, ",\"seq\":");
+    json_write_u64(&writer, call->to_seq);
+    JSON_WRITE(&writer, ",\"epoch\":");
+    event_write_epoch(&writer, sub->room->epoch);
+    JSON_WRITE(&writer, ",\"recovered\":");
+    json_write_bool(&writer, recovered);
+    JSON_WRITE(&writer, ",\"member_count\":");
+    json_write_u64(&writer, call->limit);
+    end_answer(conn, &writer);
+
+    const char *at = page != NULL ? page->payload.data : NULL;
+    for (uint32_t i = 0; page != NULL && i < page->count; i++) {
+        struct persist_entry entry;
+        memcpy(&entry, at, sizeof(entry));
+        conn_write_frame(conn, WS_TEXT, (struct slice){at + sizeof(entry), entry.body_bytes});
+        at += (sizeof(entry) + entry.body_bytes + 7) & ~7UL;
+    }
+    if (conn->state == CONN_WEBSOCKET) {
+        sub->active = true;
+        metrics_add(&shard->metrics->joins_total, 1);
+        egress_offer(sub);
+    }
+}
+
+/* The events between after_seq and the join have come from the store. */
+static void recover_done(struct shard *shard, struct conn *conn, struct call *call,
+                         const struct call_answer *answer)
+{
+    const struct room_answer *page = answer->room;
+    struct sub *sub = conn != NULL ? sub_of(conn, call_room(call)) : NULL;
+    if (conn != NULL && (sub == NULL || sub->active)) {
+        session_error(conn, call_id(call), ERROR_CONFLICT, "another join of the room overtook it");
+    } else if (conn != NULL) {
+        const bool whole =
+            page->error == ERROR_NONE && page->count == call->to_seq - call->after_seq;
+        joined(conn, call, sub, whole, whole ? page : NULL);
+    }
+    call_give(shard, call);
+}
+
+static bool recover_from_store(struct shard *shard, struct conn *conn, struct call *call)
+{
+    const uint32_t half = (uint32_t)shard->config->limits_outbox_bytes / 2;
+    struct room_request request = request_of(conn, call, ROOM_HISTORY);
+    call->done = recover_done;
+    request.from_seq = call->after_seq + 1;
+    request.to_seq = call->to_seq;
+    request.limit = (uint32_t)(call->to_seq - call->after_seq);
+    request.bytes_max = request.bytes_max < half ? request.bytes_max : half;
+    room_ask(shard, &request);
+    return true;
+}
+
+/* Where the subscription begins: true if joined can be answered now. */
+static void place_cursor(struct shard *shard, struct conn *conn, struct call *call, struct sub *sub)
+{
+    struct room *room = sub->room;
+    const bool wanted = call->has_after && call->after_seq <= call->to_seq &&
+                        (!call->has_epoch || call->epoch == room->epoch);
+    const uint64_t due = wanted ? call->to_seq - call->after_seq : 0;
+
+    sub->cursor = room->log.durable;
+    if (!wanted || due > shard->config->limits_recover_events) {
+        joined(conn, call, sub, false, NULL);
+        call_give(shard, call);
+    } else if (room_log_find(&room->log, call->after_seq + 1, &sub->cursor)) {
+        joined(conn, call, sub, true, NULL);
+        call_give(shard, call);
+    } else {
+        (void)recover_from_store(shard, conn, call);
+    }
+}
+
+static void join_done(struct shard *shard, struct conn *conn, struct call *call,
+                      const struct call_answer *answer)
+{
+    const struct room_answer *reply = answer->room;
+    struct room *room = room_find(shard, call_room(call));
+
+    if (reply->error == ERROR_NONE && room != NULL) {
+        room_followed(shard, room, reply->epoch, reply->seq);
+    } else {
+        room_abandon(shard, call_room(call));
+    }
+    if (conn == NULL || reply->error != ERROR_NONE || room == NULL) {
+        if (conn != NULL) {
+            session_error(conn, call_id(call),
+                          reply->error != ERROR_NONE ? (enum error_code)reply->error
+                                                     : ERROR_UNAVAILABLE,
+                          NULL);
+        }
+        call_give(shard, call);
+        return;
+    }
+    struct sub *old = sub_of(conn, call_room(call));
+    if (old != NULL) {
+        room_unsubscribe(shard, old);
+    }
+    struct sub *sub = room_subscribe(shard, room, conn);
+    if (sub == NULL) {
+        session_error(conn, call_id(call), ERROR_UNAVAILABLE, NULL);
+        call_give(shard, call);
+        return;
+    }
+    call->to_seq = room->log.durable.seq - 1;
+    call->limit = reply->member_count;
+    place_cursor(shard, conn, call, sub);
+}
+
+static void on_join(struct conn *conn, struct wish *wish)
+{
+    struct shard *shard = conn->shard;
+    uint64_t after = 0;
+    const struct json_value *epoch = &wish->values[FIELD_EPOCH];
+
+    if (!read_room(wish) ||
+        !read_number(wish, FIELD_AFTER_SEQ, &after, "after_seq: a number of 0 or more")) {
+        complain(conn, wish);
+        return;
+    }
+    if (has(wish, FIELD_EPOCH) && epoch->type != JSON_STRING && epoch->type != JSON_NULL) {
+        wish->complaint = "epoch: a string";
+        complain(conn, wish);
+        return;
+    }
+    if (conn->sub_count >= shard->config->limits_rooms_per_connection &&
+        sub_of(conn, wish->room_id) == NULL) {
+        session_error(conn, wish->id, ERROR_RATE_LIMITED, "too many rooms on one connection");
+        return;
+    }
+    struct call *call = begin_call(conn, wish, join_done);
+    if (call == NULL) {
+        return;
+    }
+    call->has_after = has(wish, FIELD_AFTER_SEQ);
+    call->after_seq = after;
+    call->has_epoch = has(wish, FIELD_EPOCH) && epoch->type == JSON_STRING;
+    if (call->has_epoch && !event_parse_epoch(epoch->string.raw, &call->epoch)) {
+        call->epoch = 0; /* matches none */
+    }
+    struct room_request request = request_of(conn, call, ROOM_JOIN);
+    const struct room *replica = room_follow(shard, wish->room_id);
+    request.follow = true;
+    request.replica = replica != NULL ? room_index(shard, replica) : 0;
+    if (replica == NULL && room_home(shard, wish->room_id) != shard->index) {
+        session_error(conn, wish->id, ERROR_UNAVAILABLE, NULL);
+        call_give(shard, call);
+        return;
+    }
+    room_ask(shard, &request);
+}
+
+static void on_leave(struct conn *conn, struct wish *wish)
+{
+    if (!read_room(wish)) {
+        complain(conn, wish);
+        return;
+    }
+    struct sub *sub = sub_of(conn, wish->room_id);
+    if (sub != NULL) {
+        room_unsubscribe(conn->shard, sub);
+    }
+    if (wish->id.size > 0) {
+        struct json_writer writer = begin_answer(conn->shard, "left", wish->id);
+        write_room_id(&writer, wish->room_id);
+        end_answer(conn, &writer);
+    }
+}
+
+/* --- send --- */
+
+bool session_key_valid(struct slice key)
+{
+    for (uint32_t i = 0; i < key.size; i++) {
+        if (key.data[i] < 0x20 || key.data[i] > 0x7e) {
+            return false;
+        }
+    }
+    return key.size >= 1 && key.size <= 64;
+}
+
+void session_digest(struct room_request *request, struct slice key)
+{
+    const struct slice who[] = {request->user_id, key};
+    const struct slice reply_to = {(const char *)&request->reply_to, sizeof(request->reply_to)};
+    const struct slice what[] = {request->text, request->data, reply_to};
+    const struct hash128 content = hash128_parts(what, 3);
+
+    request->keyed = true;
+    request->key_digest = hash128_parts(who, 2);
+    memcpy(&request->content_digest, content.bytes, sizeof(request->content_digest));
+}
+
+static void send_done(struct shard *shard, struct conn *conn, struct call *call,
+                      const struct call_answer *answer)
+{
+    const struct room_answer *reply = answer->room;
+    if (conn != NULL && reply->error != ERROR_NONE) {
+        session_error(conn, call_id(call), (enum error_code)reply->error, NULL);
+    } else if (conn != NULL && call->id_size > 0) {
+        struct json_writer writer = begin_answer(shard, "ack", call_id(call));
+        write_room_id(&writer, call_room(call));
+        JSON_WRITE(&writer, ",\"seq\":");
+        json_write_u64(&writer, reply->seq);
+        JSON_WRITE(&writer, ",\"created_at\":");
+        event_write_time(&writer, reply->at_ms, &shard->time_cache);
+        JSON_WRITE(&writer, ",\"durability\":\"");
+        const char *durability = event_durability(reply->durability);
+        json_write_raw(&writer, (struct slice){durability, (uint32_t)strlen(durability)});
+        JSON_WRITE(&writer, "\",\"duplicate\":");
+        json_write_bool(&writer, reply->duplicate);
+        end_answer(conn, &writer);
+    }
+    call_give(shard, call);
+}
+
+/* What a message may hold; says in wish what is wrong. ERROR_NONE: fine. */
+static enum error_code check_message(const struct config *config, struct wish *wish,
+                                     uint64_t *ret_reply_to)
+{
+    const struct json_value *text = &wish->values[FIELD_TEXT];
+    const struct json_value *data = &wish->values[FIELD_DATA];
+    const struct json_value *key = &wish->values[FIELD_IDEMPOTENCY_KEY];
+    const char *wrong_text = NULL;
+
+    if (!read_room(wish) || !read_number(wish, FIELD_REPLY_TO, ret_reply_to, "reply_to: a seq")) {
+        return ERROR_BAD_REQUEST;
+    }
+    if (!has(wish, FIELD_TEXT) || text->type != JSON_STRING) {
+        wrong_text = "text: a string is needed";
+    } else if (text->string.size == 0) {
+        wrong_text = "text: must not be empty";
+    } else if (has(wish, FIELD_DATA) && data->type != JSON_OBJECT) {
+        wrong_text = "data: an object";
+    } else if (has(wish, FIELD_FILE_IDS)) {
+        wrong_text = "file_ids: this server takes no files";
+    } else if (has(wish, FIELD_IDEMPOTENCY_KEY) &&
+               (key->type != JSON_STRING || key->string.size > 64)) {
+        wrong_text = "idempotency_key: 1-64 printable ASCII characters";
+    }
+    wish->complaint = wrong_text;
+    if (wrong_text != NULL) {
+        return ERROR_BAD_REQUEST;
+    }
+    wish->complaint = "text: longer than limits.text_bytes";
+    return text->string.size > config->limits_text_bytes ? ERROR_TOO_LARGE : ERROR_NONE;
+}
+
+static void on_send(struct conn *conn, struct wish *wish)
+{
+    struct shard *shard = conn->shard;
+    char key_text[64];
+    uint64_t reply_to = 0;
+    struct slice key = {key_text, 0};
+    enum error_code error = check_message(shard->config, wish, &reply_to);
+
+    if (error == ERROR_NONE && has(wish, FIELD_IDEMPOTENCY_KEY)) {
+        const int size = json_string_decode(&wish->values[FIELD_IDEMPOTENCY_KEY].string, key_text,
+                                            sizeof(key_text));
+        key.size = size > 0 ? (uint32_t)size : 0;
+        if (!session_key_valid(key)) {
+            wish->complaint = "idempotency_key: 1-64 printable ASCII characters";
+            error = ERROR_BAD_REQUEST;
+        }
+    }
+    if (error != ERROR_NONE) {
+        session_error(conn, wish->id, error, wish->complaint);
+        return;
+    }
+    struct call *call = begin_call(conn, wish, send_done);
+    if (call == NULL) {
+        return;
+    }
+    struct room_request request = request_of(conn, call, ROOM_SEND);
+    request.reply_to = reply_to;
+    request.text = wish->values[FIELD_TEXT].raw;
+    request.data = has(wish, FIELD_DATA) ? wish->values[FIELD_DATA].raw : (struct slice){0};
+    if (key.size > 0) {
+        session_digest(&request, key);
+    }
+    room_ask(shard, &request);
+}
+
+/* --- history --- */
+
+void session_history_range(const struct history_wish *wish, struct room_request *request)
+{
+    const uint64_t before = wish->has_before ? wish->before_seq : UINT64_MAX;
+    request->descending = wish->descending;
+    request->from_seq = wish->has_after ? wish->after_seq + 1 : 1;
+    request->to_seq = before > 0 ? before - 1 : 0;
+    request->limit = wish->limit;
+}
+
+void session_write_page(struct json_writer *writer, const struct room_answer *answer)
+{
+    const char *at = answer->payload.data;
+    struct persist_entry entry = {.seq = 0};
+
+    JSON_WRITE(writer, "\"events\":[");
+    for (uint32_t i = 0; i < answer->count; i++) {
+        memcpy(&entry, at, sizeof(entry));
+        if (i > 0) {
+            JSON_WRITE(writer, ",");
+        }
+        json_write_raw(writer, (struct slice){at + sizeof(entry), entry.body_bytes});
+        at += (sizeof(entry) + entry.body_bytes + 7) & ~7UL;
+    }
+    JSON_WRITE(writer, "],\"next_cursor\":");
+    if (answer->more && answer->count > 0) {
+        json_write_u64(writer, entry.seq);
+    } else {
+        JSON_WRITE(writer, "null");
+    }
+    JSON_WRITE(writer, ",\"epoch\":");
+    event_write_epoch(writer, answer->epoch);
+    JSON_WRITE(writer, ",\"last_seq\":");
+    json_write_u64(writer, answer->seq);
+}
+
+static void history_done(struct shard *shard, struct conn *conn, struct call *call,
+                         const struct call_answer *answer)
+{
+    if (conn != NULL && answer->room->error != ERROR_NONE) {
+        session_error(conn, call_id(call), (enum error_code)answer->room->error, NULL);
+    } else if (conn != NULL) {
+        struct json_writer writer = begin_answer(shard, "history", call_id(call));
+        write_room_id(&writer, call_room(call));
+        JSON_WRITE(&writer, ",");
+        session_write_page(&writer, answer->room);
+        end_answer(conn, &writer);
+    }
+    call_give(shard, call);
+}
+
+static bool read_history(struct wish *wish, struct history_wish *history)
+{
+    const struct json_value *order = &wish->values[FIELD_ORDER];
+    uint64_t limit = HISTORY_LIMIT_DEFAULT;
+
+    if (!read_room(wish) ||
+        !read_number(wish, FIELD_BEFORE_SEQ, &history->before_seq, "before_seq: a seq") ||
+        !read_number(wish, FIELD_AFTER_SEQ, &history->after_seq, "after_seq: a seq") ||
+        !read_number(wish, FIELD_LIMIT, &limit, "limit: 1-200")) {
+        return false;
+    }
+    if (limit < 1 || limit > HISTORY_LIMIT_MAX) {
+        return wrong(wish, "limit: 1-200");
+    }
+    history->has_before = has(wish, FIELD_BEFORE_SEQ);
+    history->has_after = has(wish, FIELD_AFTER_SEQ);
+    history->descending = !history->has_after;
+    history->limit = (uint32_t)limit;
+    if (has(wish, FIELD_ORDER)) {
+        const bool text = order->type == JSON_STRING;
+        const bool ascending = text && json_string_equal(&order->string, SLICE("asc"));
+        if (!ascending && !(text && json_string_equal(&order->string, SLICE("desc")))) {
+            return wrong(wish, "order: asc or desc");
+        }
+        history->descending = !ascending;
+    }
+    return true;
+}
+
+static void on_history(struct conn *conn, struct wish *wish)
+{
+    struct history_wish history = {0};
+    if (!read_history(wish, &history)) {
+        complain(conn, wish);
+        return;
+    }
+    struct call *call = begin_call(conn, wish, history_done);
+    if (call == NULL) {
+        return;
+    }
+    struct room_request request = request_of(conn, call, ROOM_HISTORY);
+    session_history_range(&history, &request);
+    room_ask(conn->shard, &request);
+}
+
+/* --- small talk --- */
+
+static void on_ping(struct conn *conn, struct wish *wish)
+{
+    struct json_writer writer = begin_answer(conn->shard, "pong", wish->id);
+    end_answer(conn, &writer);
+}
+
+static void on_typing(struct conn *conn, struct wish *wish)
+{
+    enum { TYPING_EVERY_MS = 3000 };
+    struct shard *shard = conn->shard;
+    if (!read_room(wish)) {
+        complain(conn, wish);
+        return;
+    }
+    if (conn->typing_ms != 0 && shard->now_ms - conn->typing_ms < TYPING_EVERY_MS) {
+        return;
+    }
+    conn->typing_ms = shard->now_ms;
+    struct room_request request = request_of(conn, NULL, ROOM_TYPING);
+    request.room_id = wish->room_id;
+    room_ask(shard, &request);
+}
+
+static const struct {
+    struct slice type;
+    void (*handle)(struct conn *conn, struct wish *wish);
+} types[] = {
+    {{"send", 4}, on_send},       {{"join", 4}, on_join},     {{"leave", 5}, on_leave},
+    {{"history", 7}, on_history}, {{"typing", 6}, on_typing}, {{"ping", 4}, on_ping},
+    {{"connect", 7}, on_connect},
+};
+
+void session_message(struct conn *conn, enum ws_opcode opcode, char *text, uint32_t size)
+{
+    struct wish wish;
+    const uint32_t count = sizeof(types) / sizeof(types[0]);
+
+    if (opcode != WS_TEXT) {
+        conn_close(conn, CLOSE_BINARY);
+        return;
+    }
+    wish.seen = 0;
+    wish.id = wish.room_id = (struct slice){NULL, 0};
+    if (!read_wish((struct slice){text, size}, &wish)) {
+        complain(conn, &wish);
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        if (!json_string_equal(&wish.values[FIELD_TYPE].string, types[i].type)) {
+            continue;
+        }
+        if (!conn->connected && types[i].handle != on_connect && types[i].handle != on_ping) {
+            session_error(conn, wish.id, ERROR_UNAUTHORIZED, "connect first");
+            conn_close(conn, CLOSE_UNAUTHORIZED);
+            return;
+        }
+        types[i].handle(conn, &wish);
+        return;
+    }
+    session_error(conn, wish.id, ERROR_BAD_REQUEST, "type: unknown");
+}

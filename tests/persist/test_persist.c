@@ -1,0 +1,545 @@
+/*
+ * test_persist.c - the door of persistence: order within a lane, watermarks, one reply a question,
+ *                  pages, several shards at once, and what a restart finds.
+ *
+ * Method: real threads, rings and store; shards that sleep and are woken as in the server. Runs
+ * under ThreadSanitizer too.
+ */
+#include "tests/persist/persist_rig.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sys/wait.h>
+
+enum { SHARDS = 3, STREAM_RECORDS = 6000, STREAM_ROOMS = 5, STREAM_BURST = 37 };
+
+static char directory[RIG_PATH_BYTES];
+static struct config config;
+static struct persist *persist;
+static struct metrics metrics;
+static struct rig_shard shards[SHARDS];
+static struct persist_lane *lanes[SHARDS];
+
+static void open_persist(void)
+{
+    char why[512] = "";
+
+    config_defaults(&config);
+    (void)snprintf(config.server_data, sizeof(config.server_data), "%s", directory);
+    config.persist_ring_bytes = RIG_RING_BYTES;
+    config.persist_cache_bytes = 1 << 20;
+    CHECK(persist_open(&config, &persist, why, sizeof(why)) == 0);
+}
+
+static void start(uint32_t count, uint32_t replies_bytes)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        rig_shard_open(&shards[i], replies_bytes);
+        lanes[i] = &shards[i].lane;
+    }
+    CHECK(persist_start(persist, lanes, count, &metrics) == 0);
+}
+
+static void begin_test(void)
+{
+    rig_make(directory);
+    open_persist();
+    start(1, RIG_RING_BYTES);
+    rig_shard_enable(&shards[0], persist);
+}
+
+/* Closes, as a clean stop does, and goes on with the same directory. */
+static void restart(void)
+{
+    persist_close(persist);
+    rig_shard_close(&shards[0]);
+    open_persist();
+    start(1, RIG_RING_BYTES);
+    rig_shard_enable(&shards[0], persist);
+}
+
+static void end_test(void)
+{
+    persist_close(persist);
+    rig_shard_close(&shards[0]);
+    rig_remove(directory);
+}
+
+static bool is(const char *shown, const char *expected)
+{
+    if (strcmp(shown, expected) != 0) {
+        (void)fprintf(stderr, "shown \"%s\", expected \"%s\"\n", shown, expected);
+    }
+    return strcmp(shown, expected) == 0;
+}
+
+/* --- one lane --- */
+
+static void read_sees_what_was_handed_over_before_it(void)
+{
+    struct rig_shard *shard = &shards[0];
+    char expected[32];
+
+    begin_test();
+    rig_make_room(shard, "r");
+    for (uint64_t seq = 1; seq <= 200; seq++) {
+        rig_send(shard, "r", RIG_EPOCH, seq);
+        rig_ask_history(shard, "r", 1, 1000, 1 << 20, false);
+        (void)snprintf(expected, sizeof(expected), "1-%lu", (unsigned long)seq);
+        CHECK(is(rig_history(shard, "r"), expected));
+    }
+    rig_wait_watermark(shard, shard->position);
+    CHECK(persist_is_well(persist));
+    CHECK(metrics_get(&metrics.persist_records_total) == 200);
+    CHECK(metrics_get(&metrics.persist_batches_total) >= 1);
+    restart();
+    rig_ask_history(shard, "r", 1, 1000, 1 << 20, true);
+    CHECK(is(rig_history(shard, "r"), "200-1"));
+    end_test();
+}
+
+static void records_in_bulk_all_reach_the_store(void)
+{
+    struct rig_shard *shard = &shards[0];
+
+    metrics = (struct metrics){0};
+    begin_test();
+    rig_make_room(shard, "r");
+    for (uint64_t seq = 1; seq <= 10000; seq++) { /* several batches and several laps of the ring */
+        rig_send(shard, "r", RIG_EPOCH, seq);
+        if (seq % 50 == 0) {
+            rig_publish(shard);
+        }
+    }
+    rig_wait_watermark(shard, shard->position);
+    CHECK(metrics_get(&metrics.persist_records_total) == 10000);
+    CHECK(metrics_get(&metrics.persist_batches_total) < 2000); /* in batches, that is */
+    rig_ask_history(shard, "r", 9901, 20000, 1 << 20, false);
+    CHECK(is(rig_history(shard, "r"), "9901-10000"));
+    end_test();
+}
+
+static void records_passed_over_move_the_watermark_too(void)
+{
+    struct rig_shard *shard = &shards[0];
+
+    begin_test();
+    rig_make_room(shard, "r");
+    rig_send(shard, "r", RIG_EPOCH, 1);
+    rig_send(shard, "r", RIG_EPOCH, 1);
+    rig_send(shard, "r", RIG_EPOCH + 1, 2);
+    rig_send(shard, "deleted", RIG_EPOCH, 1);
+    rig_publish(shard);
+    rig_wait_watermark(shard, shard->position);
+    CHECK(persist_is_well(persist));
+    rig_ask_history(shard, "r", 1, 10, 1 << 20, false);
+    CHECK(is(rig_history(shard, "r"), "1-1"));
+    end_test();
+}
+
+static void hole_stops_the_watermark_and_nothing_else(void)
+{
+    struct rig_shard *shard = &shards[0];
+
+    begin_test();
+    rig_make_room(shard, "r");
+    rig_make_room(shard, "s");
+    rig_send(shard, "r", RIG_EPOCH, 1);
+    rig_send(shard, "s", RIG_EPOCH, 1);
+    const uint64_t before = shard->position;
+    rig_send(shard, "r", RIG_EPOCH, 3);
+    rig_send(shard, "s", RIG_EPOCH, 2);
+    rig_publish(shard);
+    rig_wait_watermark(shard, before);
+    rig_ask_history(shard, "r", 1, 10, 1 << 20, false);
+    CHECK(is(rig_history(shard, "r"), "1-1")); /* P3: never skipped */
+    rig_ask_history(shard, "s", 1, 10, 1 << 20, false);
+    CHECK(is(rig_history(shard, "s"), "1-2"));
+    rig_send(shard, "s", RIG_EPOCH, 3);
+    rig_ask_history(shard, "s", 1, 10, 1 << 20, false);
+    CHECK(is(rig_history(shard, "s"), "1-3"));
+    CHECK(shard->watermark == before);
+    CHECK(!persist_is_well(persist));
+    end_test();
+}
+
+/* --- questions --- */
+
+static void every_question_gets_one_answer(void)
+{
+    struct rig_shard *shard = &shards[0];
+
+    begin_test();
+    rig_ask_load(shard, "r");
+    CHECK(rig_status(shard, PERSIST_ROOM) == -ENOENT);
+    rig_ask_history(shard, "r", 1, 9, 1 << 20, false);
+    CHECK(rig_status(shard, PERSIST_HISTORY_PAGE) == -ENOENT);
+    rig_make_room(shard, "r");
+    rig_ask_create(shard, "r");
+    CHECK(rig_status(shard, PERSIST_ROOM) == -EEXIST);
+    rig_ask_create(shard, "no room id");
+    CHECK(rig_status(shard, PERSIST_ROOM) == -EINVAL);
+    rig_ask_user(shard, PERSIST_USER_GET, "u1", "", "", "");
+    CHECK(rig_status(shard, PERSIST_USER) == -ENOENT);
+
+    /* Both in one transaction: the second learns of the first before it is committed. */
+    rig_ask_create(shard, "twice");
+    rig_ask_create(shard, "twice");
+    rig_publish(shard);
+    uint32_t size;
+    const struct persist_head *reply = rig_reply(shard, &size);
+    CHECK(reply->status == 0 && reply->token == shard->token - 1);
+    rig_next(shard);
+    CHECK(rig_status(shard, PERSIST_ROOM) == -EEXIST);
+    end_test();
+}
+
+static void room_without_a_name_of_its_own_is_given_one(void)
+{
+    struct rig_shard *shard = &shards[0];
+    uint32_t size;
+
+    begin_test();
+    rig_ask_create(shard, "");
+    rig_publish(shard);
+    const struct persist_room *room = rig_reply(shard, &size);
+    const char *name = (const char *)(room + 1);
+    CHECK(room->head.op == PERSIST_ROOM && room->head.status == 0);
+    CHECK(size == sizeof(*room) + 12 + 8);
+    CHECK(room->room_bytes == 12 && room->name_bytes == 8);
+    for (int i = 0; i < 12; i++) {
+        CHECK((name[i] >= 'a' && name[i] <= 'z') || (name[i] >= '0' && name[i] <= '9'));
+    }
+    CHECK(memcmp(name + 12, "The Room", 8) == 0);
+    CHECK(room->epoch == RIG_EPOCH && room->member_count == 1 && room->last_seq == 0);
+    CHECK(room->created_ms > 0 && room->members_max == 9);
+    rig_next(shard);
+    end_test();
+}
+
+static void send_member(struct rig_shard *shard, uint64_t seq)
+{
+    char body[64];
+    char user_id[16];
+    struct record record = rig_message(body, "r", RIG_EPOCH, seq);
+
+    (void)snprintf(user_id, sizeof(user_id), "u%05lu", (unsigned long)seq);
+    record.kind = RECORD_JOINED;
+    record.role = ROLE_MEMBER;
+    record.user_id = rig_slice(user_id);
+    rig_key(&record, seq);
+    rig_record(shard, &record);
+}
+
+/* Reads the pages of a room: members rise by user_id behind the owner, keys by seq. */
+static void check_load(struct rig_shard *shard, uint32_t members, uint32_t keys)
+{
+    uint32_t pages = 0;
+    uint32_t size;
+
+    for (bool last = false; !last; pages++) {
+        const struct persist_head *reply = rig_reply(shard, &size);
+        const uint8_t *at = (const uint8_t *)(reply + 1);
+        CHECK(reply->token == shard->token && reply->status == 0);
+        CHECK(size <= shard->lane.replies.capacity / 4);
+        for (uint32_t i = 0; reply->op == PERSIST_MEMBERS && i < reply->count; i++, members--) {
+            CHECK(at[0] == (at[1] == 5 ? ROLE_OWNER : ROLE_MEMBER)); /* "owner", "u00001" */
+            at += 3 + at[1] + at[2];
+        }
+        for (uint32_t i = 0; reply->op == PERSIST_KEYS && i < reply->count; i++, keys--) {
+            const struct persist_key *key = (const void *)at;
+            CHECK(members == 0 && key->seq == 5001 - keys);
+            CHECK(key->content_digest == key->seq * 31 && key->at_ms == key->seq + 1000);
+            at += sizeof(*key);
+        }
+        last = reply->op == PERSIST_ROOM;
+        if (last) {
+            const struct persist_room *room = (const void *)reply;
+            CHECK(room->last_seq == 5000 && room->member_count == 5001);
+            at += sizeof(*room) - sizeof(*reply) + room->room_bytes + room->name_bytes;
+        }
+        CHECK(at == (const uint8_t *)reply + size);
+        rig_next(shard);
+    }
+    CHECK(members == 0 && keys == 0);
+    CHECK(pages > 3);
+}
+
+static void room_is_loaded_in_pages_that_fit_the_ring(void)
+{
+    struct rig_shard *shard = &shards[0];
+
+    rig_make(directory);
+    open_persist();
+    start(1, 16384); /* the least: pages of 4 KiB, and the thread waits for us to take them */
+    rig_shard_enable(shard, persist);
+    rig_make_room(shard, "r");
+    for (uint64_t seq = 1; seq <= 5000; seq++) {
+        send_member(shard, seq);
+        if (seq % 64 == 0) {
+            rig_publish(shard);
+        }
+    }
+    rig_ask_load(shard, "r"); /* behind records that are not committed yet */
+    rig_publish(shard);
+    check_load(shard, 5001, 4096);
+    rig_wait_watermark(shard, shard->position);
+    end_test();
+}
+
+static void page_of_history_keeps_to_its_bytes(void)
+{
+    struct rig_shard *shard = &shards[0];
+    static char big[6000];
+
+    begin_test();
+    rig_make_room(shard, "r");
+    for (uint64_t seq = 1; seq <= 99; seq++) {
+        rig_send(shard, "r", RIG_EPOCH, seq);
+    }
+    /* A body "r/1" takes 16 bytes for its entry and 8 for itself; the head of the page takes 16. */
+    rig_ask_history(shard, "r", 1, 99, 16 + 5 * 24, false);
+    CHECK(is(rig_history(shard, "r"), "1-5"));
+    rig_ask_history(shard, "r", 1, 99, 16 + 5 * 24 - 1, true);
+    CHECK(is(rig_history(shard, "r"), "99-96"));
+    rig_ask_history(shard, "r", 7, 99, 1, false); /* always one */
+    CHECK(is(rig_history(shard, "r"), "7-7"));
+    rig_ask_history(shard, "r", 100, 200, 1000, false);
+    CHECK(is(rig_history(shard, "r"), ""));
+
+    char body[64];
+    struct record record = rig_message(body, "r", RIG_EPOCH, 100);
+    memset(big, 'b', sizeof(big));
+    record.body = (struct slice){big, sizeof(big)};
+    rig_record(shard, &record);
+    rig_ask_history(shard, "r", 100, 100, 100, false);
+    CHECK(rig_status(shard, PERSIST_HISTORY_PAGE) == 0); /* larger than asked for, but one */
+    end_test();
+}
+
+static void public_rooms_are_listed_in_pages(void)
+{
+    struct rig_shard *shard = &shards[0];
+    struct persist_list list = {.limit = 2};
+    uint32_t size;
+
+    begin_test();
+    rig_make_room(shard, "c");
+    rig_make_room(shard, "a");
+    rig_make_room(shard, "b");
+    list.head = rig_head(shard, PERSIST_ROOM_LIST);
+    list.cursor_bytes = 1;
+    const struct slice cursor = SLICE("a");
+    rig_put(shard, &list, sizeof(list), &cursor, 1);
+    rig_publish(shard);
+    const struct persist_head *reply = rig_reply(shard, &size);
+    CHECK(reply->op == PERSIST_ROOMS && reply->status == 0 && reply->count == 2);
+    const uint8_t *at = (const uint8_t *)(reply + 1);
+    for (uint32_t i = 0; i < 2; i++) {
+        const struct persist_room *room = (const void *)at;
+        CHECK(room->room_bytes == 1 && *(const char *)(room + 1) == "bc"[i]);
+        CHECK(room->name_bytes == 8 && room->epoch == RIG_EPOCH);
+        at += (sizeof(*room) + room->room_bytes + room->name_bytes + 7U) & ~7U;
+    }
+    CHECK(at == (const uint8_t *)reply + size);
+    rig_next(shard);
+    end_test();
+}
+
+/* --- several shards --- */
+
+static void *run_shard(void *argument)
+{
+    struct rig_shard *shard = argument;
+    uint64_t seqs[STREAM_ROOMS] = {0};
+    char room[16];
+    char expected[32];
+
+    rig_shard_enable(shard, persist);
+    for (uint32_t i = 0; i < STREAM_ROOMS; i++) {
+        (void)snprintf(room, sizeof(room), "s%u-%u", (unsigned)(shard - shards), i);
+        rig_make_room(shard, room);
+    }
+    for (uint32_t sent = 0; sent < STREAM_RECORDS;) {
+        uint32_t of = 0;
+        for (uint32_t i = 0; i < STREAM_BURST && sent < STREAM_RECORDS; i++, sent++) {
+            of = (sent * 7 + sent / 11) % STREAM_ROOMS;
+            (void)snprintf(room, sizeof(room), "s%u-%u", (unsigned)(shard - shards), of);
+            rig_send(shard, room, RIG_EPOCH, ++seqs[of]);
+        }
+        rig_ask_history(shard, room, seqs[of], UINT64_MAX, 1000, true);
+        (void)snprintf(expected, sizeof(expected), "%lu-%lu", (unsigned long)seqs[of],
+                       (unsigned long)seqs[of]);
+        CHECK(is(rig_history(shard, room), expected));
+    }
+    rig_wait_watermark(shard, shard->position);
+    return NULL;
+}
+
+static void shards_do_not_disturb_each_other(void)
+{
+    pthread_t threads[SHARDS];
+
+    rig_make(directory);
+    open_persist();
+    start(SHARDS, RIG_RING_BYTES);
+    for (int i = 0; i < SHARDS; i++) {
+        CHECK(pthread_create(&threads[i], NULL, run_shard, &shards[i]) == 0);
+    }
+    for (int i = 0; i < SHARDS; i++) {
+        CHECK(pthread_join(threads[i], NULL) == 0);
+    }
+    persist_close(persist);
+    for (int i = 0; i < SHARDS; i++) {
+        rig_shard_close(&shards[i]);
+    }
+    rig_remove(directory);
+}
+
+static void closing_takes_what_is_left_in_the_lanes(void)
+{
+    struct rig_shard *shard = &shards[0];
+
+    begin_test();
+    rig_make_room(shard, "r");
+    for (uint64_t seq = 1; seq <= 500; seq++) {
+        rig_send(shard, "r", RIG_EPOCH, seq);
+        rig_ask_history(shard, "r", 1, 1000, 1 << 20, false); /* nobody takes the answers */
+    }
+    CHECK(spsc_publish(&shard->lane.requests)); /* and nobody rings the bell */
+    restart();
+    rig_ask_history(shard, "r", 1, 1000, 1 << 20, true);
+    CHECK(is(rig_history(shard, "r"), "500-1"));
+    end_test();
+}
+
+/* --- restarts --- */
+
+static int replay(uint64_t epoch, uint64_t seq, bool salvage)
+{
+    char body[64];
+    uint8_t bytes[RIG_RECORD_MAX];
+    const struct record record = rig_message(body, "r", epoch, seq);
+
+    record_encode(&record, bytes);
+    return persist_replay(persist, bytes, record_size(&record), salvage);
+}
+
+static uint64_t epoch_of(struct rig_shard *shard, const char *room_id)
+{
+    uint32_t size;
+
+    rig_ask_load(shard, room_id);
+    rig_publish(shard);
+    const struct persist_room *room = rig_reply(shard, &size);
+    while (room->head.op != PERSIST_ROOM) {
+        rig_next(shard);
+        room = rig_reply(shard, &size);
+    }
+    CHECK(room->head.status == 0);
+    const uint64_t epoch = room->epoch;
+    rig_next(shard);
+    return epoch;
+}
+
+static void make_room_and_stop(void)
+{
+    begin_test();
+    rig_make_room(&shards[0], "r");
+    rig_send(&shards[0], "r", RIG_EPOCH, 1);
+    rig_publish(&shards[0]);
+    rig_wait_watermark(&shards[0], shards[0].position);
+    persist_close(persist);
+    rig_shard_close(&shards[0]);
+    open_persist();
+}
+
+static void replay_adds_what_the_store_has_not(void)
+{
+    make_room_and_stop();
+    CHECK(replay(RIG_EPOCH, 1, false) == 0); /* has it */
+    CHECK(replay(RIG_EPOCH, 2, false) == 0);
+    CHECK(replay(RIG_EPOCH, 3, false) == 0);
+    CHECK(replay(RIG_EPOCH + 1, 4, false) == 0); /* of a log that is no more */
+    CHECK(persist_replay(persist, "no record", 9, false) == -EBADMSG);
+    CHECK(persist_replay_end(persist) == 0);
+    start(1, RIG_RING_BYTES);
+    rig_shard_enable(&shards[0], persist);
+    rig_ask_history(&shards[0], "r", 1, 1000, 1 << 20, false);
+    CHECK(is(rig_history(&shards[0], "r"), "1-3"));
+    CHECK(epoch_of(&shards[0], "r") == RIG_EPOCH);
+    end_test();
+}
+
+static void replay_refuses_a_hole_unless_told_to_salvage(void)
+{
+    make_room_and_stop();
+    CHECK(replay(RIG_EPOCH, 3, false) == -EBADMSG);
+    persist_close(persist);
+    open_persist();
+    CHECK(replay(RIG_EPOCH, 3, true) == 0);
+    CHECK(replay(RIG_EPOCH, 4, true) == 0);
+    CHECK(persist_replay(persist, "no record", 9, true) == 0);
+    CHECK(persist_replay_end(persist) == 0);
+    start(1, RIG_RING_BYTES);
+    rig_shard_enable(&shards[0], persist);
+    rig_ask_history(&shards[0], "r", 3, 1000, 1 << 20, false);
+    CHECK(is(rig_history(&shards[0], "r"), "3-4"));
+    CHECK(epoch_of(&shards[0], "r") != RIG_EPOCH);
+    end_test();
+}
+
+/* A process that ends without persist_close, after its watermark had come. */
+static void crash_in_another_process(void)
+{
+    const pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        open_persist();
+        start(1, RIG_RING_BYTES);
+        rig_shard_enable(&shards[0], persist);
+        rig_make_room(&shards[0], "r");
+        for (uint64_t seq = 1; seq <= 300; seq++) {
+            rig_send(&shards[0], "r", RIG_EPOCH, seq);
+        }
+        rig_publish(&shards[0]);
+        rig_wait_watermark(&shards[0], shards[0].position);
+        _exit(7);
+    }
+    int status = 0;
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 7);
+}
+
+static void watermark_means_stored_even_if_the_process_dies(void)
+{
+    rig_make(directory);
+    crash_in_another_process();
+    open_persist();
+    start(1, RIG_RING_BYTES);
+    rig_shard_enable(&shards[0], persist);
+    rig_ask_history(&shards[0], "r", 1, 1000, 1 << 20, false);
+    CHECK(is(rig_history(&shards[0], "r"), "1-300"));
+    CHECK(epoch_of(&shards[0], "r") == RIG_EPOCH); /* fsync: nothing of it can be lost */
+    end_test();
+}
+
+int main(void)
+{
+    watermark_means_stored_even_if_the_process_dies(); /* forks: before there are threads */
+    read_sees_what_was_handed_over_before_it();
+    records_in_bulk_all_reach_the_store();
+    records_passed_over_move_the_watermark_too();
+    hole_stops_the_watermark_and_nothing_else();
+    every_question_gets_one_answer();
+    room_without_a_name_of_its_own_is_given_one();
+    room_is_loaded_in_pages_that_fit_the_ring();
+    page_of_history_keeps_to_its_bytes();
+    public_rooms_are_listed_in_pages();
+    shards_do_not_disturb_each_other();
+    closing_takes_what_is_left_in_the_lanes();
+    replay_adds_what_the_store_has_not();
+    replay_refuses_a_hole_unless_told_to_salvage();
+    puts("14 passed, 0 failed");
+    return 0;
+}
