@@ -141,6 +141,7 @@ void report_people(const struct report *r)
     people_number("connects", r->connects_per_server_cpu_s, "/server CPU-s");
     people_number("server CPU", r->server_cpu_s, "s");
     people_number("loader CPU", r->loader_cpu_s, "s");
+    people_number("loader busy", 100 * r->loader_cpu_s / r->seconds, "%");
     people_number("latency p50", r->p50_ms, "ms");
     people_number("latency p99", r->p99_ms, "ms");
     people_number("latency p99.9", r->p999_ms, "ms");

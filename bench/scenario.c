@@ -220,19 +220,23 @@ static void fill_counts(const struct setup *setup, const struct mark *before, st
 }
 
 /* Without listeners the acks are what must be whole: every seq between the first and the last named
- * once. */
-static void fill_journal(const struct setup *setup, const struct mark *before,
-                         struct report *report)
+ * once, and the last one in the room's history. */
+static void fill_journal(struct setup *setup, const struct mark *before, struct report *report)
 {
     const struct checker *const checker = &setup->clients.checker;
-    uint64_t holes = 0, twice = 0;
+    char problem[SCENARIO_PROBLEM_BYTES] = "";
+    uint64_t holes = 0, twice = 0, last_seq = 0;
+    const int high = checker_ack_density(checker, &holes, &twice);
 
     report->expected = report->sent;
     report->delivered = checker->counts.acked - before->counts.acked;
-    report->lost = checker->counts.sent - checker->counts.acked;
-    if (checker_ack_density(checker, &holes, &twice) >= 0) {
-        report->lost += holes;
-        report->duplicated += twice;
+    report->lost = checker->counts.sent - checker->counts.acked + holes;
+    report->duplicated += twice;
+    if (high < 0 || setup_last_seq(setup, 0, &last_seq, problem) < 0) {
+        clients_problem(&setup->clients, "%s", problem);
+        report->errors++;
+    } else if (last_seq < (uint64_t)high) {
+        report->lost += (uint64_t)high - last_seq;
     }
     fill_latency(&checker->ack_latency, report);
 }
@@ -255,7 +259,7 @@ static void fill_rates(const struct mark *before, const struct mark *after, stru
     }
 }
 
-static void fill(const struct setup *setup, const struct mark *before, struct report *report)
+static void fill(struct setup *setup, const struct mark *before, struct report *report)
 {
     const struct options *const options = setup->options;
     const struct checker *const checker = &setup->clients.checker;

@@ -18,7 +18,7 @@
 #include "bench/options.h"
 #include "bench/report.h"
 
-enum { SCENARIO_PROBLEM_BYTES = 512 };
+enum { SCENARIO_PROBLEM_BYTES = 1024 };
 
 /* Runs the scenario and fills the report. 0, whatever the server did to the messages; -errno with
  * the problem written if the load could not be set up. problem: SCENARIO_PROBLEM_BYTES. */

@@ -135,7 +135,7 @@ static int member_request(void *context, uint32_t call, char *dst, size_t capaci
 
     (void)snprintf(path, sizeof(path), "/v1/rooms/%s/join",
                    c->setup->clients.checker.rooms[c->setup->clients.all[call].room].id);
-    return post(c->setup, call, path, "", dst, capacity);
+    return post(c->setup, call, path, "{}", dst, capacity);
 }
 
 static int member_answer(void *context, uint32_t call, int status, struct slice body)
@@ -176,6 +176,52 @@ int setup_members(struct setup *setup, char *problem)
     const int result = run_calls(setup, &calls, problem);
 
     rest_close(&setup->rest);
+    return result;
+}
+
+struct last_seq_context {
+    struct setup *setup;
+    char *problem;
+    uint32_t room;
+    uint64_t seq;
+};
+
+static int history_request(void *context, uint32_t call, char *dst, size_t capacity)
+{
+    const struct last_seq_context *const c = context;
+    const int size = snprintf(dst, capacity,
+                              "GET /v1/rooms/%s/messages?limit=1 HTTP/1.1\r\nHost: %s\r\n"
+                              "Authorization: Bearer %s\r\n\r\n",
+                              c->setup->clients.checker.rooms[c->room].id, c->setup->options->host,
+                              token_of(c->setup, call));
+
+    return size > 0 && (size_t)size < capacity ? size : -ENOSPC;
+}
+
+static int history_answer(void *context, uint32_t call, int status, struct slice body)
+{
+    struct last_seq_context *const c = context;
+    struct fields fields;
+
+    (void)call;
+    if (status != 200 || fields_scan(body.data, body.size, &fields) < 0 ||
+        (fields.present & FIELDS_LAST_SEQ) == 0) {
+        return say(c->problem, -EPROTO, "history: the server answered %d %.*s", status,
+                   (int)(body.size < 160 ? body.size : 160), body.data);
+    }
+    c->seq = fields.last_seq;
+    return 0;
+}
+
+int setup_last_seq(struct setup *setup, uint32_t room, uint64_t *ret_seq, char *problem)
+{
+    struct last_seq_context context = {setup, problem, room, 0};
+    const struct rest_calls calls = {1, &context, history_request, history_answer};
+    const int result = run_calls(setup, &calls, problem);
+
+    if (result == 0) {
+        *ret_seq = context.seq;
+    }
     return result;
 }
 

@@ -31,6 +31,9 @@ void setup_end(struct setup *setup);
 /* Makes every client a member of its room by REST, with no connection open. 0 or -errno. */
 int setup_members(struct setup *setup, char *problem);
 
+/* The highest seq of a room as its history says. 0, or -errno with the problem written. */
+int setup_last_seq(struct setup *setup, uint32_t room, uint64_t *ret_seq, char *problem);
+
 /* Opens all clients and waits until they are live and have got every event of their rooms so far.
  * 0, or -errno with the problem written. */
 int setup_connect(struct setup *setup, char *problem);

@@ -178,7 +178,7 @@ static char *config_line(char *line, int capacity, void *stream)
         return NULL;
     }
     if (reader->line == 1 && strncmp(line, mark, strlen(mark)) == 0) {
-        memmove(line, line + strlen(mark), strlen(line + strlen(mark)) + 1);
+        memmove(line, line + strlen(mark), strlen(line) - strlen(mark) + 1);
     }
     config_line_begin(reader, line);
     return line;

@@ -222,8 +222,8 @@ struct token_parts {
     struct slice header, payload, signature;
 };
 
-/* Header, payload and signature, none empty, of base64url digits only (RFC 7515 section 7.1): so
- * neither padding nor a zero byte, at which libjwt would stop, gets further. */
+/* Header, payload and signature of base64url digits only (RFC 7515 section 7.1): so neither padding
+ * nor a zero byte, at which libjwt would stop, gets further. */
 static bool split(struct slice token, struct token_parts *ret)
 {
     struct slice parts[3];
@@ -237,7 +237,7 @@ static bool split(struct slice token, struct token_parts *ret)
             }
             continue;
         }
-        if (count == 3 || i == begin) {
+        if (count == 3) {
             return false;
         }
         parts[count++] = (struct slice){token.data + begin, i - begin};

@@ -21,7 +21,8 @@ struct call *call_take(struct shard *shard, struct conn *conn, call_done done)
     memset(call, 0, offsetof(struct call, id));
     call->generation =
         generation > 0 ? generation : 1; /* so that no token is 0, which means none */
-    call->conn = conn_ref_of(conn, pool_index(&shard->conns, conn));
+    call->conn = conn != NULL ? conn_ref_of(conn, pool_index(&shard->conns, conn))
+                              : (struct conn_ref){POOL_NONE, 0};
     call->done = done;
     return call;
 }

@@ -17,7 +17,7 @@
 struct shard;
 struct call;
 
-enum { CALL_ID_MAX = 72 }; /* a JSON integer, or a string of up to 64 bytes with quotes */
+enum { CALL_ID_MAX = 272 }; /* a JSON integer, or a string as it came, with its quotes */
 
 /* An answer: of a room (room set) or of the store (reply set, bytes of persist.h). conn is NULL if
  * it has gone. */
@@ -35,17 +35,18 @@ struct call {
     uint32_t generation;
     struct conn_ref conn;
     call_done done;
-    uint8_t id_size; /* 0: the client gave none */
-    uint8_t error;   /* call_fail: what to say */
+    uint16_t id_size; /* 0: the client gave none */
+    uint8_t error;    /* call_fail: what to say */
     bool has_after;
     bool has_epoch;
     bool ascending;
+    bool more;    /* the wish goes on behind the page that was asked for */
     uint8_t step; /* which answer of several is awaited: the owner's business */
     uint64_t after_seq;
     uint64_t epoch;
     uint64_t from_seq, to_seq;
     uint32_t limit;
-    struct sub *sub;
+    struct call *waiting_next; /* in conn->waiting */
     uint8_t room_id_size;
     char id[CALL_ID_MAX];
     char room_id[ROOM_ID_MAX];
@@ -53,7 +54,7 @@ struct call {
 
 void call_init(struct shard *shard);
 
-/* A call for a connection, or NULL: too many are in flight. */
+/* A call for a connection (NULL: for the shard itself), or NULL: too many are in flight. */
 struct call *call_take(struct shard *shard, struct conn *conn, call_done done);
 uint64_t call_token(struct shard *shard, const struct call *call);
 void call_give(struct shard *shard, struct call *call);

@@ -98,7 +98,8 @@ struct conn {
     struct sub *subs;         /* rooms joined */
     struct sub *pending_subs; /* those of them that have something to send */
     uint32_t sub_count;
-    uint32_t user; /* index in shard->users, POOL_NONE before connect */
+    struct call *waiting; /* calls that go on when output has drained (session.c) */
+    uint32_t user;        /* index in shard->users, POOL_NONE before connect */
     uint64_t heard_ms;
     uint64_t typing_ms;
     uint64_t session_id;
@@ -111,7 +112,9 @@ struct service {
     bool (*request)(struct conn *conn, const struct http_request *request, struct slice body);
     void (*message)(struct conn *conn, enum ws_opcode opcode, char *text, uint32_t size);
     void (*closed)(struct conn *conn); /* no more output is possible; forget it */
-    void (*idle)(struct conn *conn);   /* the WebSocket session's connect timeout has passed */
+    void (*drained)(
+        struct conn *conn);          /* its output is sent, but for events of rooms; may be NULL */
+    void (*idle)(struct conn *conn); /* the WebSocket session's connect timeout has passed */
 };
 
 void conn_init(struct shard *shard);

@@ -128,21 +128,17 @@ static void pop_pending(struct conn *conn)
     conn->pending_subs = conn->pending_subs->pending_next;
 }
 
-/* Tells a member which events have left memory before it read them, and goes on behind them. */
-static void write_gap(struct sub *sub)
+void egress_write_gap(struct sub *sub, uint64_t from_seq, uint64_t to_seq)
 {
     struct conn *conn = sub->conn;
-    struct room_log *log = &sub->room->log;
     char text[192];
 
-    const int size =
-        snprintf(text, sizeof(text),
-                 "{\"type\":\"gap\",\"room_id\":\"%.*s\",\"from_seq\":%llu,"
-                 "\"to_seq\":%llu}",
-                 sub->room->id_size, sub->room->id, (unsigned long long)sub->cursor.seq,
-                 (unsigned long long)log->first_seq - 1);
+    const int size = snprintf(text, sizeof(text),
+                              "{\"type\":\"gap\",\"room_id\":\"%.*s\",\"from_seq\":%llu,"
+                              "\"to_seq\":%llu}",
+                              sub->room->id_size, sub->room->id, (unsigned long long)from_seq,
+                              (unsigned long long)to_seq);
     CHECK(size > 0 && (size_t)size < sizeof(text));
-    sub->cursor = (struct log_cursor){.seq = log->first_seq};
     metrics_add(&conn->shard->metrics->gaps_total, 1);
     conn_write_frame(conn, WS_TEXT, (struct slice){text, (uint32_t)size});
 }
@@ -154,7 +150,8 @@ static struct slice next_piece(struct conn *conn, uint32_t bytes_max, struct chu
     while (conn->pending_subs != NULL) {
         struct sub *sub = conn->pending_subs;
         if (room_log_lost(&sub->room->log, &sub->cursor)) {
-            write_gap(sub);
+            egress_write_gap(sub, sub->cursor.seq, sub->room->log.first_seq - 1);
+            sub->cursor = (struct log_cursor){.seq = sub->room->log.first_seq};
             break;
         }
         struct log_cursor cursor = sub->cursor;
@@ -295,6 +292,9 @@ void conn_send_done(struct shard *shard, const struct os_event *event)
     if (conn->state == CONN_SHUT || sent < conn->sending_bytes) {
         conn_shut(conn); /* a send that was cut short is the end of the stream */
         return;
+    }
+    if (conn->out_first == NULL && conn->waiting != NULL && conn->state == CONN_WEBSOCKET) {
+        shard->service->drained(conn);
     }
     if (conn->out_first != NULL || conn->pending_subs != NULL || conn->closing_after_output) {
         conn_mark_dirty(conn);

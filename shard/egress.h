@@ -31,5 +31,8 @@ uint64_t egress_next_ms(const struct shard *shard);
 /* A member has events to read: its connection is looked at this turn. */
 void egress_offer(struct sub *sub);
 
+/* Tells a member which events it will not be sent: it fetches them by history. */
+void egress_write_gap(struct sub *sub, uint64_t from_seq, uint64_t to_seq);
+
 /* Judges once in a while how busy the shard is and sets the spacing of rounds. */
 void egress_judge(struct shard *shard, uint64_t busy_ns);

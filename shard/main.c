@@ -16,6 +16,7 @@ extern char **environ;
 static const struct service damso = {.request = rest_request,
                                      .message = session_message,
                                      .closed = session_closed,
+                                     .drained = session_drained,
                                      .idle = session_idle};
 
 /* Until SIGTERM or SIGINT, or until a shard has failed. */

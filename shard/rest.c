@@ -244,20 +244,6 @@ bool rest_upgrade(struct conn *conn, const struct http_request *request)
     return true;
 }
 
-static void upgrade(struct conn *conn, const struct http_request *request)
-{
-    char text[TOKEN_MAX];
-    struct slice token = {text, 0};
-
-    if (!rest_upgrade(conn, request)) {
-        return;
-    }
-    if (http_bearer(request->authorization, &token) == 0 ||
-        token_of_query(request->query, text, &token.size)) {
-        session_connect(conn, token, no_extra);
-    }
-}
-
 /* --- signing in --- */
 
 static void ensured(struct shard *shard, struct conn *conn, struct call *call,
@@ -384,6 +370,24 @@ static void refuse_method(struct conn *conn, uint32_t allowed)
     JSON_WRITE(&writer, "\r\n");
     answer_error(conn, 405, ERROR_BAD_REQUEST, "this address does not take that method",
                  json_written(&writer));
+}
+
+static void upgrade(struct conn *conn, const struct http_request *request)
+{
+    char text[TOKEN_MAX];
+    struct slice token = {text, 0};
+
+    if (request->method != HTTP_GET) {
+        refuse_method(conn, 1U << HTTP_GET);
+        return;
+    }
+    if (!rest_upgrade(conn, request)) {
+        return;
+    }
+    if (http_bearer(request->authorization, &token) == 0 ||
+        token_of_query(request->query, text, &token.size)) {
+        session_connect(conn, token, no_extra);
+    }
 }
 
 static bool dispatch(struct rest *rest, const struct route *route)

@@ -388,23 +388,32 @@ static void load_keys(struct shard *shard, struct room *room, const struct persi
     }
 }
 
-static void load_end(struct shard *shard, struct room *room, const struct persist_room *reply)
+void room_loaded(struct shard *shard, struct room *room, enum error_code error)
 {
-    const char *tail = (const char *)(reply + 1);
-    const int16_t status = reply->head.status;
-
-    if (status != 0 || room->damaged) {
-        const enum error_code error = status == -ENOENT ? ERROR_NOT_FOUND : ERROR_UNAVAILABLE;
-        struct parked *first = room->parked_first;
-        struct parked *last = room->parked_last;
-        /* Answers may ask for this room again: it must be gone by then. */
-        room->parked_first = room->parked_last = NULL;
-        room_remove(shard, room);
-        struct room ghost = {.parked_first = first, .parked_last = last};
-        unpark(shard, &ghost, error);
+    if (error == ERROR_NONE) {
+        room->state = ROOM_HOME;
+        unpark(shard, room, ERROR_NONE);
         return;
     }
-    room->state = ROOM_HOME;
+    /* Answers may ask for this room again: nobody waits for this one by then. */
+    struct room ghost = {.parked_first = room->parked_first, .parked_last = room->parked_last};
+    room->parked_first = room->parked_last = NULL;
+    if (room->in_flight == 0) {
+        room_remove(shard, room);
+    }
+    unpark(shard, &ghost, error);
+}
+
+static void load_end(struct shard *shard, struct room *room, const struct persist_room *reply)
+{
+    const char *name =
+        (const char *)(reply + 1) + reply->room_bytes + reply->user_bytes + reply->username_bytes;
+
+    if (reply->head.status != 0 || room->damaged) {
+        room_loaded(shard, room,
+                    reply->head.status == -ENOENT ? ERROR_NOT_FOUND : ERROR_UNAVAILABLE);
+        return;
+    }
     room->epoch = reply->epoch;
     room->created_ms = reply->created_ms;
     room->visibility = reply->visibility;
@@ -413,10 +422,13 @@ static void load_end(struct shard *shard, struct room *room, const struct persis
     room->members_max = reply->members_max;
     room->name_size =
         (uint8_t)(reply->name_bytes < ROOM_NAME_MAX ? reply->name_bytes : ROOM_NAME_MAX);
-    memcpy(room->name, tail + reply->room_bytes + reply->user_bytes + reply->username_bytes,
-           room->name_size);
+    memcpy(room->name, name, room->name_size);
     room_log_init(&room->log, reply->last_seq + 1);
-    unpark(shard, room, ERROR_NONE);
+    if (reply->last_seq > 0) {
+        room_loaded(shard, room, ERROR_NONE);
+    } else if (!room_home_begin(shard, room)) { /* else loaded when that event is durable */
+        room_loaded(shard, room, ERROR_UNAVAILABLE);
+    }
 }
 
 void room_loading(struct shard *shard, const void *reply, uint32_t size)

@@ -222,6 +222,9 @@ void room_handle(struct shard *shard, const struct room_request *request);
 /* Answers of the store: PERSIST_MEMBERS, PERSIST_KEYS, PERSIST_ROOM to a load. */
 void room_loading(struct shard *shard, const void *reply, uint32_t size);
 
+/* The room is there, or cannot be: whoever waited for it gets on. */
+void room_loaded(struct shard *shard, struct room *room, enum error_code error);
+
 /* Answers and fans out everything that the journal has made durable. Once a turn. */
 void rooms_durable(struct shard *shard);
 

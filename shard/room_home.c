@@ -293,8 +293,9 @@ static void handle_leave(struct shard *shard, struct room *room, const struct ro
     struct member *member = member_find(shard, room, request->user_id);
     struct event event = {.kind = RECORD_LEFT};
 
-    if (member == NULL) {
-        (void)room_refuse(shard, request, ERROR_NOT_A_MEMBER);
+    if (member == NULL) { /* who has left already has what he wants */
+        const struct room_answer answer = answer_of(room, request);
+        (void)room_answer(shard, &answer);
         return;
     }
     event.role = member->role;
@@ -322,6 +323,22 @@ static void handle_unfollow(struct shard *shard, struct room *room,
             return;
         }
     }
+}
+
+bool room_home_begin(struct shard *shard, struct room *room)
+{
+    for (uint32_t next = room->members; next != POOL_NONE;) {
+        const struct member *member = pool_at(&shard->members, next);
+        const struct user *user = user_at(shard, member->user);
+        if (member->role == ROLE_OWNER) {
+            struct event event = {.kind = RECORD_JOINED, .role = ROLE_OWNER};
+            const struct room_request request = {
+                .op = ROOM_JOIN, .user_id = user_id(user), .username = user_name(user)};
+            return publish(shard, room, &request, &event);
+        }
+        next = member->room_next;
+    }
+    return true;
 }
 
 /* --- reading --- */
@@ -384,7 +401,7 @@ static void page_from_store(struct shard *shard, struct conn *conn, struct call 
         page.epoch = room->epoch;
         /* A store that lags behind would leave a hole between its page and what is live. */
         page.error = head->count == 0 || first->seq != wanted ? ERROR_UNAVAILABLE : ERROR_NONE;
-        page.more = head->count < call->to_seq - call->from_seq + 1;
+        page.more = call->more || head->count < call->to_seq - call->from_seq + 1;
     }
     if (page.error != ERROR_NONE) {
         page.count = 0;
@@ -395,10 +412,10 @@ static void page_from_store(struct shard *shard, struct conn *conn, struct call 
 }
 
 static bool ask_store_for_page(struct shard *shard, const struct room *room,
-                               const struct room_request *request, uint64_t from, uint64_t to)
+                               const struct room_request *request, uint64_t from, uint64_t to,
+                               bool more)
 {
-    struct conn nobody = {.generation = UINT32_MAX};
-    struct call *call = call_take(shard, &nobody, page_from_store);
+    struct call *call = call_take(shard, NULL, page_from_store);
     if (call == NULL) {
         return false;
     }
@@ -407,6 +424,7 @@ static bool ask_store_for_page(struct shard *shard, const struct room *room,
     call->from_seq = from;
     call->to_seq = to;
     call->ascending = !request->descending;
+    call->more = more;
     call->room_id_size = room->id_size;
     memcpy(call->room_id, room->id, room->id_size);
     const struct slice id = room_id(room);
@@ -454,7 +472,7 @@ static void handle_history(struct shard *shard, struct room *room,
     if (from >= room->log.first_seq) {
         page_from_log(shard, room, request, from, to, &answer);
         (void)room_answer(shard, &answer);
-    } else if (!ask_store_for_page(shard, room, request, from, to)) {
+    } else if (!ask_store_for_page(shard, room, request, from, to, answer.more)) {
         (void)room_refuse(shard, request, ERROR_UNAVAILABLE);
     }
 }
@@ -563,6 +581,9 @@ static bool finish(struct shard *shard, struct pending *pending, bool failed)
         done = room_answer(shard, &pending->answer);
     }
     if (done) {
+        if (room->state == ROOM_LOADING) {
+            room_loaded(shard, room, failed ? ERROR_UNAVAILABLE : ERROR_NONE);
+        }
         room->in_flight--;
         room->used_ms = shard->now_ms;
         metrics_add(&shard->metrics->acks_total, pending->answer.op == ROOM_SEND);

@@ -11,6 +11,9 @@
 /* Answers a request to a loaded room. */
 void room_home_handle(struct shard *shard, struct room *room, const struct room_request *request);
 
+/* The first event of a new room: that its owner is a member. False: it cannot be published now. */
+bool room_home_begin(struct shard *shard, struct room *room);
+
 /* Answers with an error; false: the ring to the asker is full. */
 bool room_refuse(struct shard *shard, const struct room_request *request, enum error_code error);
 

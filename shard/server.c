@@ -107,6 +107,14 @@ static int recover(struct server *server, bool salvage, uint64_t *ret_first_segm
 
 /* --- shards --- */
 
+/* A group fits a segment: the smaller of the two wishes. */
+static uint32_t journal_buffer_bytes(const struct config *config)
+{
+    return (uint32_t)(config->journal_buffer_bytes < config->journal_segment_bytes
+                          ? config->journal_buffer_bytes
+                          : config->journal_segment_bytes);
+}
+
 static int open_journal(struct server *server, struct shard *shard, const char *directory,
                         uint64_t first_segment, char *ret_why, size_t why_size)
 {
@@ -117,7 +125,7 @@ static int open_journal(struct server *server, struct shard *shard, const char *
         .shard = shard->index,
         .segment_bytes = (uint32_t)config->journal_segment_bytes,
         .bytes_max = config->journal_bytes_max / server->count,
-        .buffer_bytes = (uint32_t)config->journal_buffer_bytes,
+        .buffer_bytes = journal_buffer_bytes(config),
         .first_segment = first_segment,
         .tag_kind = TAG_JOURNAL,
         .metrics = shard->metrics,
@@ -359,7 +367,21 @@ int64_t server_metrics(struct server *server, char *text, uint32_t capacity)
         all[count] = server->shards[count]->metrics;
     }
     all[count++] = server->persist_metrics;
-    return metrics_render(all, count, text, capacity);
+    const int64_t size = metrics_render(all, count, text, capacity);
+    if (size < 0) {
+        return size;
+    }
+    struct json_writer writer = json_writer_on(text + size, capacity - (uint32_t)size);
+    JSON_WRITE(&writer, "# HELP damso_shard_connections Connections open now, by shard.\n"
+                        "# TYPE damso_shard_connections gauge\n");
+    for (uint32_t i = 0; i < server->count; i++) {
+        JSON_WRITE(&writer, "damso_shard_connections{shard=\"");
+        json_write_u64(&writer, i);
+        JSON_WRITE(&writer, "\"} ");
+        json_write_u64(&writer, metrics_get(&all[i]->connections));
+        JSON_WRITE(&writer, "\n");
+    }
+    return writer.overflow ? -ENOSPC : size + writer.size;
 }
 
 void server_print_plan(const struct config *config, uint32_t count)
@@ -374,7 +396,7 @@ void server_print_plan(const struct config *config, uint32_t count)
                                             .segment_bytes =
                                                 (uint32_t)config->journal_segment_bytes,
                                             .bytes_max = config->journal_bytes_max / count,
-                                            .buffer_bytes = (uint32_t)config->journal_buffer_bytes};
+                                            .buffer_bytes = journal_buffer_bytes(config)};
     (void)!journal_open(&options, &shard.plan, &none, why, sizeof(why));
     mem_print(&shard.plan, stdout);
     server = (struct server){.config = config, .count = count};

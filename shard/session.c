@@ -73,7 +73,7 @@ static bool wrong(struct wish *wish, const char *complaint)
     return false;
 }
 
-/* id: an integer, or a string of at most 64 bytes. */
+/* id: an integer, or a string of at most CALL_ID_MAX bytes as it came. */
 static bool read_id(struct wish *wish)
 {
     const struct json_value *id = &wish->values[FIELD_ID];
@@ -81,9 +81,8 @@ static bool read_id(struct wish *wish)
         return true;
     }
     const bool number = id->type == JSON_NUMBER && id->is_integer;
-    const bool text = id->type == JSON_STRING && id->string.size <= 64;
-    if ((!number && !text) || id->raw.size > CALL_ID_MAX) {
-        return wrong(wish, "id: an integer or a string of at most 64 bytes");
+    if ((!number && id->type != JSON_STRING) || id->raw.size > CALL_ID_MAX) {
+        return wrong(wish, "id: an integer or a string of at most 256 bytes");
     }
     wish->id = id->raw;
     return true;
@@ -166,7 +165,7 @@ static struct call *begin_call(struct conn *conn, const struct wish *wish, call_
         session_error(conn, wish->id, ERROR_UNAVAILABLE, NULL);
         return NULL;
     }
-    call->id_size = (uint8_t)wish->id.size;
+    call->id_size = (uint16_t)wish->id.size;
     memcpy(call->id, wish->id.data != NULL ? wish->id.data : "", wish->id.size);
     call->room_id_size = (uint8_t)wish->room_id.size;
     memcpy(call->room_id, wish->room_id.data != NULL ? wish->room_id.data : "", wish->room_id.size);
@@ -219,7 +218,7 @@ bool session_ensure_user(struct conn *conn, const struct user *user, call_done d
     if (call == NULL) {
         return false;
     }
-    call->id_size = (uint8_t)id.size;
+    call->id_size = (uint16_t)id.size;
     memcpy(call->id, id.size > 0 ? id.data : "", id.size);
     const struct persist_user request = {.head = {.op = PERSIST_USER_ENSURE},
                                          .user_bytes = user->id_size,
@@ -337,6 +336,11 @@ void session_idle(struct conn *conn)
 void session_closed(struct conn *conn)
 {
     struct shard *shard = conn->shard;
+    while (conn->waiting != NULL) {
+        struct call *call = conn->waiting;
+        conn->waiting = call->waiting_next;
+        call_give(shard, call);
+    }
     while (conn->subs != NULL) {
         room_unsubscribe(shard, conn->subs);
     }
@@ -358,9 +362,9 @@ static struct sub *sub_of(struct conn *conn, struct slice room)
     return NULL;
 }
 
-/* Answers joined, and lets live events follow from the subscription's cursor. */
-static void joined(struct conn *conn, const struct call *call, struct sub *sub, bool recovered,
-                   const struct room_answer *page)
+/* Answers joined; events follow from the subscription's cursor once it is active. */
+static void write_joined(struct conn *conn, const struct call *call, const struct sub *sub,
+                         bool recovered)
 {
     struct shard *shard = conn->shard;
     struct json_writer writer = begin_answer(shard, "joined", call_id(call));
@@ -375,68 +379,96 @@ static void joined(struct conn *conn, const struct call *call, struct sub *sub, 
     JSON_WRITE(&writer, ",\"member_count\":");
     json_write_u64(&writer, call->limit);
     end_answer(conn, &writer);
+    metrics_add(&shard->metrics->joins_total, 1);
+}
 
-    const char *at = page != NULL ? page->payload.data : NULL;
-    for (uint32_t i = 0; page != NULL && i < page->count; i++) {
-        struct persist_entry entry;
-        memcpy(&entry, at, sizeof(entry));
-        conn_write_frame(conn, WS_TEXT, (struct slice){at + sizeof(entry), entry.body_bytes});
-        at += (sizeof(entry) + entry.body_bytes + 7) & ~7UL;
-    }
+static void go_live(struct conn *conn, struct sub *sub)
+{
     if (conn->state == CONN_WEBSOCKET) {
         sub->active = true;
-        metrics_add(&shard->metrics->joins_total, 1);
         egress_offer(sub);
     }
 }
 
-/* The events between after_seq and the join have come from the store. */
-static void recover_done(struct shard *shard, struct conn *conn, struct call *call,
-                         const struct call_answer *answer)
+/* --- events that were missed and are no longer in this shard's memory: page by page, as the client
+ * reads --- */
+
+static void ask_missed(struct conn *conn, struct call *call)
+{
+    struct room_request request = request_of(conn, call, ROOM_HISTORY);
+    const uint32_t half = (uint32_t)conn->shard->config->limits_outbox_bytes / 2;
+    request.from_seq = call->from_seq;
+    request.to_seq = call->to_seq;
+    request.limit = (uint32_t)(call->to_seq - call->from_seq + 1);
+    request.bytes_max = request.bytes_max < half ? request.bytes_max : half;
+    room_ask(conn->shard, &request);
+}
+
+/* Writes a page's events as frames; call->from_seq is the next one missed afterwards. */
+static void write_missed(struct conn *conn, struct call *call, const struct room_answer *page)
+{
+    const char *at = page->payload.data;
+    for (uint32_t i = 0; i < page->count && conn->state == CONN_WEBSOCKET; i++) {
+        struct persist_entry entry;
+        memcpy(&entry, at, sizeof(entry));
+        conn_write_frame(conn, WS_TEXT, (struct slice){at + sizeof(entry), entry.body_bytes});
+        at += (sizeof(entry) + entry.body_bytes + 7) & ~7UL;
+        call->from_seq = entry.seq + 1;
+    }
+}
+
+static void missed_done(struct shard *shard, struct conn *conn, struct call *call,
+                        const struct call_answer *answer)
 {
     const struct room_answer *page = answer->room;
     struct sub *sub = conn != NULL ? sub_of(conn, call_room(call)) : NULL;
-    if (conn != NULL && (sub == NULL || sub->active)) {
-        session_error(conn, call_id(call), ERROR_CONFLICT, "another join of the room overtook it");
-    } else if (conn != NULL) {
-        const bool whole =
-            page->error == ERROR_NONE && page->count == call->to_seq - call->after_seq;
-        joined(conn, call, sub, whole, whole ? page : NULL);
+
+    if (sub == NULL || sub->active) { /* left, or joined again, meanwhile */
+        call_give(shard, call);
+        return;
     }
-    call_give(shard, call);
+    if (page->error == ERROR_NONE && page->count > 0) {
+        write_missed(conn, call, page);
+    } else {
+        egress_write_gap(sub, call->from_seq, call->to_seq);
+        call->from_seq = call->to_seq + 1;
+    }
+    if (call->from_seq > call->to_seq || conn->state != CONN_WEBSOCKET) {
+        go_live(conn, sub);
+        call_give(shard, call);
+        return;
+    }
+    call->waiting_next = conn->waiting;
+    conn->waiting = call;
 }
 
-static bool recover_from_store(struct shard *shard, struct conn *conn, struct call *call)
+void session_drained(struct conn *conn)
 {
-    const uint32_t half = (uint32_t)shard->config->limits_outbox_bytes / 2;
-    struct room_request request = request_of(conn, call, ROOM_HISTORY);
-    call->done = recover_done;
-    request.from_seq = call->after_seq + 1;
-    request.to_seq = call->to_seq;
-    request.limit = (uint32_t)(call->to_seq - call->after_seq);
-    request.bytes_max = request.bytes_max < half ? request.bytes_max : half;
-    room_ask(shard, &request);
-    return true;
+    struct call *call = conn->waiting;
+    if (call != NULL) {
+        conn->waiting = call->waiting_next;
+        ask_missed(conn, call);
+    }
 }
 
-/* Where the subscription begins: true if joined can be answered now. */
+/* Where the subscription begins, and the answer. */
 static void place_cursor(struct shard *shard, struct conn *conn, struct call *call, struct sub *sub)
 {
     struct room *room = sub->room;
-    const bool wanted = call->has_after && call->after_seq <= call->to_seq &&
-                        (!call->has_epoch || call->epoch == room->epoch);
-    const uint64_t due = wanted ? call->to_seq - call->after_seq : 0;
+    const bool same_log = !call->has_epoch || call->epoch == room->epoch;
+    const bool recovered = call->has_after && same_log && call->after_seq <= call->to_seq &&
+                           call->to_seq - call->after_seq <= shard->config->limits_recover_events;
 
     sub->cursor = room->log.durable;
-    if (!wanted || due > shard->config->limits_recover_events) {
-        joined(conn, call, sub, false, NULL);
-        call_give(shard, call);
-    } else if (room_log_find(&room->log, call->after_seq + 1, &sub->cursor)) {
-        joined(conn, call, sub, true, NULL);
-        call_give(shard, call);
-    } else {
-        (void)recover_from_store(shard, conn, call);
+    write_joined(conn, call, sub, recovered);
+    if (recovered && !room_log_find(&room->log, call->after_seq + 1, &sub->cursor)) {
+        call->done = missed_done;
+        call->from_seq = call->after_seq + 1;
+        ask_missed(conn, call);
+        return;
     }
+    go_live(conn, sub);
+    call_give(shard, call);
 }
 
 static void join_done(struct shard *shard, struct conn *conn, struct call *call,

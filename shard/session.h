@@ -20,6 +20,9 @@ void session_message(struct conn *conn, enum ws_opcode opcode, char *text, uint3
 /* The connection ends: its rooms and its user are given up. */
 void session_closed(struct conn *conn);
 
+/* Output has gone out: what waited for that goes on. */
+void session_drained(struct conn *conn);
+
 /* Nobody has said who this is within timeouts.connect. */
 void session_idle(struct conn *conn);
 

@@ -29,7 +29,7 @@ const HEAL_TRIES_MAX = 10;
 const HEAL_DELAY_MS = 400;   /* for what is still in flight to arrive by itself */
 const RETRY_FIRST_MS = 1000;
 const RETRY_MAX_MS = 30000;
-const TYPING_EVERY_MS = 3000;
+const TYPING_EVERY_MS = 3200; /* the server drops what comes within 3 s of the one before */
 const TYPING_SHOWN_MS = 5000;
 const UNSENT_MAX = 100;
 const ROOMS_MAX = 200;
@@ -201,7 +201,6 @@ export class Chat {
         }
         const at = new Date(this.clock.now()).toISOString();
         room.outbox.push(text, this.newKey(), room.log.head, at);
-        room.typedAt = null;
         this.#save();
         this.#pump(room);
         this.on.changed(room);

@@ -28,18 +28,22 @@ export function setText(element, text) {
     }
 }
 
-/* Makes the children of `parent` those of `wanted`, [{key, stamp, build}], in that order. An
- * element whose stamp is as before stays what it is, with its focus and selection. */
+/* Makes the children of `parent` those of `wanted`, [{key, stamp, build, update}], in that order.
+ * An element whose stamp is as before stays what it is, with its focus and selection. Another is
+ * built anew, or given to `update` if there is one: then a click or a focus on it is not lost. */
 export function reconcile(parent, wanted) {
     const known = new Map();
     for (const child of parent.children) {
         known.set(child.reconcileKey, child);
     }
     let place = parent.firstElementChild;
-    for (const { key, stamp, build } of wanted) {
+    for (const { key, stamp, build, update } of wanted) {
         let element = known.get(key);
         known.delete(key);
-        if (element === undefined || element.reconcileStamp !== stamp) {
+        if (element !== undefined && element.reconcileStamp !== stamp && update !== undefined) {
+            update(element);
+            element.reconcileStamp = stamp;
+        } else if (element === undefined || element.reconcileStamp !== stamp) {
             const fresh = build();
             fresh.reconcileKey = key;
             fresh.reconcileStamp = stamp;

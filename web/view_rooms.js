@@ -1,7 +1,7 @@
 /*
  * view_rooms.js - the list of rooms: those followed, with what is unread, and the public ones.
  */
-import { coalesce, find, make, reconcile } from './dom.js';
+import { coalesce, find, make, reconcile, setText } from './dom.js';
 
 const FILTER_DELAY_MS = 250;
 const PREVIEW_LENGTH = 120; /* characters; CSS cuts what does not fit */
@@ -10,7 +10,7 @@ export function hashOf(roomId) {
     return `#/room/${encodeURIComponent(roomId)}`;
 }
 
-function badgeText({ count, more }) {
+function countText({ count, more }) {
     if (count === 0 && !more) {
         return '';
     }
@@ -129,7 +129,7 @@ export class RoomsView {
         return this.#item({
             id: room.id, name: room.name, preview,
             current: this.chat.open === room,
-            badge: badgeText(this.chat.unread(room)),
+            badge: countText(this.chat.unread(room)),
         });
     }
 
@@ -141,19 +141,32 @@ export class RoomsView {
     }
 
     #item({ id, name, preview, current, badge }) {
-        return {
-            key: id,
-            stamp: JSON.stringify([name, preview, current, badge]),
-            build: () => make('li', {},
-                make('a', {
-                    class: 'room-item', href: hashOf(id), 'data-testid': 'room-item',
-                    'data-room-id': id, 'aria-current': current ? 'page' : null,
-                },
-                make('span', { class: 'room-item-name' }, name),
-                badge === '' ? null : make('span', {
-                    class: 'badge', 'data-testid': 'unread', 'aria-label': `${badge} unread`,
-                }, badge),
-                preview === '' ? null : make('span', { class: 'room-item-preview' }, preview))),
+        const update = (item) => {
+            const link = item.firstElementChild;
+            const [nameHolder, badgeHolder, previewHolder] = link.children;
+            setText(nameHolder, name);
+            setText(previewHolder, preview);
+            setText(badgeHolder, badge);
+            badgeHolder.hidden = badge === '';
+            badgeHolder.setAttribute('aria-label', `${badge} unread`);
+            if (current) {
+                link.setAttribute('aria-current', 'page');
+            } else {
+                link.removeAttribute('aria-current');
+            }
         };
+        const build = () => {
+            const item = make('li', {}, make('a',
+                {
+                    class: 'room-item', href: hashOf(id), 'data-testid': 'room-item',
+                    'data-room-id': id,
+                },
+                make('span', { class: 'room-item-name' }),
+                make('span', { class: 'badge', role: 'img', 'data-testid': 'unread' }),
+                make('span', { class: 'room-item-preview' })));
+            update(item);
+            return item;
+        };
+        return { key: id, stamp: JSON.stringify([name, preview, current, badge]), build, update };
     }
 }

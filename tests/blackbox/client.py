@@ -165,6 +165,7 @@ class Chat:
         self.socket, self.next_id = socket, 0
         self.arrivals, self.pushes, self.gaps, self.replies = [], {}, {}, {}
         self.connected, self.over = None, False
+        self.on_frame = None             # called with each frame as it arrives
         self.changed = asyncio.Event()
         self.reader = asyncio.create_task(self.read())
 
@@ -199,6 +200,8 @@ class Chat:
 
     def take(self, frame):
         self.arrivals.append(frame)
+        if self.on_frame:
+            self.on_frame(frame)
         reply = self.replies.pop(frame.get('id'), None) if 'id' in frame else None
         if reply is not None:
             reply.set_result(frame) if not reply.done() else None

@@ -60,12 +60,14 @@ class Sender:
         self.open = OrderedDict()       # id on this connection -> mid
         self.number, self.next_id, self.acked, self.repeats, self.refused = 0, 0, 0, 0, 0
         self.duplicates = 0             # acks that said duplicate:true
-        self.is_member, self.resolved = False, asyncio.Event()
+        self.connected, self.is_member, self.resolved = False, False, asyncio.Event()
         self.only_repeat = False        # true: no new messages, only what is pending
 
     async def session(self, server):
         """Connects, joins if it never did, sends until the connection breaks or all is done."""
+        self.connected = False
         socket = await connect(server, self.name)
+        self.connected = True
         answers = asyncio.create_task(self.read(socket))
         try:
             await self.join_once(socket)

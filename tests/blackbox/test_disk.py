@@ -26,6 +26,12 @@ TEXT_BYTES = 8000
 ROOMS = ('first', 'second')
 
 
+def journal(bytes_max):
+    """A configuration with small segments."""
+    return {'journal': {'segment_bytes': SEGMENT_BYTES, 'buffer_bytes': SEGMENT_BYTES,
+                        'bytes_max': bytes_max}}
+
+
 def small_disk(context):
     """A tmpfs that goes with the test."""
     path = context.directory() / 'disk'
@@ -95,10 +101,16 @@ class Talk:
 
 
 def make_rooms(server):
+    """The rooms and all users: while the store takes nothing, no new user can come."""
     rest = user(server, 'receiver0')
     for room in ROOMS:
         rest.make_room(room)
     rest.close()
+    for name in ('receiver1', 'sender0', 'sender1', 'sender2'):
+        rest = user(server, name)
+        for room in ROOMS:
+            same(rest.post(f'/v1/rooms/{room}/join').status, 200, f'{name} joins')
+        rest.close()
 
 
 async def reads_go_on(server):
@@ -155,8 +167,7 @@ async def back_again(talk, context):
 
 async def a_full_disk_refuses_sends_and_heals(context):
     disk = small_disk(context)
-    server = context.server(data=disk / 'data', shards=2, config={'journal': {
-        'segment_bytes': SEGMENT_BYTES, 'bytes_max': DISK_BYTES // 2}})
+    server = context.server(data=disk / 'data', shards=2, config=journal(DISK_BYTES // 2))
     await server.spawn().ready_soon()
     await off_loop(make_rooms, server)
     talk = Talk(server)
@@ -183,8 +194,7 @@ async def a_full_disk_refuses_sends_and_heals(context):
 
 async def refusals_on_a_full_disk_are_quick(context):
     disk = small_disk(context)
-    server = context.server(data=disk / 'data', shards=1, config={'journal': {
-        'segment_bytes': SEGMENT_BYTES, 'bytes_max': DISK_BYTES // 2}})
+    server = context.server(data=disk / 'data', shards=1, config=journal(DISK_BYTES // 2))
     await server.spawn().ready_soon()
     await off_loop(make_rooms, server)
     talk = Talk(server)
@@ -208,8 +218,7 @@ def a_disk_that_is_full_at_the_start_is_named(context):
            f'exit {code}: {err}')
     context.note(f'exit {code}: {err.strip().splitlines()[-1]}')
     (disk / 'filler').unlink()
-    server = context.start(data=disk / 'data', config={'journal': {
-        'segment_bytes': SEGMENT_BYTES, 'bytes_max': DISK_BYTES // 4}})
+    server = context.start(data=disk / 'data', config=journal(DISK_BYTES // 4))
     make_rooms(server)
 
 
@@ -231,8 +240,7 @@ def lock_store(context, data):
 
 
 async def a_journal_at_its_bound_refuses_sends_and_heals(context):
-    server = context.server(shards=2, config={'journal': {
-        'segment_bytes': SEGMENT_BYTES, 'bytes_max': 16 << 20}})
+    server = context.server(shards=2, config=journal(16 << 20))
     await server.spawn().ready_soon()
     await off_loop(make_rooms, server)
     release = lock_store(context, server.data)
@@ -243,9 +251,9 @@ async def a_journal_at_its_bound_refuses_sends_and_heals(context):
     await stays_refused(talk)
     await reads_go_on(server)
     await refused_at_once(server)
-    journal = sum(p.stat().st_size for p in server.data.rglob('*')
+    size = sum(p.stat().st_size for p in server.data.rglob('*')
                   if p.is_file() and 'journal' in str(p.relative_to(server.data)))
-    context.note(f'journal of {journal >> 20} MiB')
+    context.note(f'journal of {size >> 20} MiB')
     release()
     await back_again(talk, context)
     await talk.finish()

@@ -53,9 +53,10 @@ class Storm:
                 for client in self.senders + self.receivers]
 
     async def load_is_on(self, tasks, acked_before, seconds=15):
-        """Waits for the first acks of this cycle; a client that fails ends the wait."""
+        """Waits for all clients and the first acks of this cycle; one that fails ends the wait."""
         deadline = time.monotonic() + seconds
-        while self.acked() == acked_before or any(not r.joined for r in self.receivers):
+        while (self.acked() == acked_before or not all(s.connected for s in self.senders)
+               or not all(r.joined for r in self.receivers)):
             for task in tasks:
                 if task.done():
                     task.result()

@@ -127,23 +127,23 @@ class Slow:
 
 async def latencies(chat, fast, room, seconds):
     """Open loop: sends at the rate, gives the seconds from intended send to receipt by `fast`."""
-    times, started, count = [], time.monotonic(), int(seconds * MESSAGES_A_SECOND)
-    seen_before = len(fast.pushes.get(room, []))
+    count, seen = int(seconds * MESSAGES_A_SECOND), {}
+    run_id = new_id('run')
 
-    async def receive():
-        for number in range(count):
-            await fast.until(lambda n=number: len(fast.pushes.get(room, [])) > seen_before + n, 30,
-                             why='events for the fast reader')
-            times.append(time.monotonic() - started - number / MESSAGES_A_SECOND)
+    def on_frame(frame):
+        if frame['type'] == 'message' and frame['text'].startswith(run_id):
+            seen[int(frame['text'].split(' ', 2)[1])] = time.monotonic()
 
-    receiving = asyncio.create_task(receive())
+    fast.on_frame, started = on_frame, time.monotonic()
     for number in range(count):
         await asyncio.sleep(max(0.0, started + number / MESSAGES_A_SECOND - time.monotonic()))
-        await chat.start('send', room_id=room, text='x' * TEXT_BYTES)
-    await receiving
-    for frames in (chat.arrivals, fast.arrivals):
-        frames.clear()
-    return times
+        await chat.start('send', room_id=room,
+                         text=f'{run_id} {number} '.ljust(TEXT_BYTES, 'x'))
+    await fast.until(lambda: len(seen) == count, 30, why='all messages at the fast reader')
+    for each in (chat, fast):
+        each.arrivals.clear()
+        each.pushes.clear()
+    return [seen[n] - started - n / MESSAGES_A_SECOND for n in range(count)]
 
 
 def p99(times):

@@ -129,7 +129,7 @@ def the_plan_is_printed_and_sums_up(context):
     code, plan, err = run_once(['--plan', '--data', directory / 'data', '--shards', '2'])
     same(code, 0, f'--plan: {err}')
     expect(len(plan.splitlines()) >= 5, f'a plan of {len(plan.splitlines())} lines: {plan}')
-    for word in ('connections', 'rooms', 'total'):
+    for word in ('connections', 'rooms', 'sum', '2 shards: at most'):
         expect(word in plan.lower(), f'no {word!r} in the plan: {plan}')
     expect(not (directory / 'data').exists(), '--plan made the data directory')
     small = directory / 'small.conf'

@@ -554,6 +554,7 @@ static void malformed_percent_encoding_is_refused(void)
     char out[32];
 
     CHECK(http_query_decode(SLICE("%"), out, sizeof out) == -EINVAL);
+    CHECK(http_query_decode((struct slice){"%41", 2}, out, sizeof out) == -EINVAL);
     CHECK(http_query_decode(SLICE("%4"), out, sizeof out) == -EINVAL);
     CHECK(http_query_decode(SLICE("a%4g"), out, sizeof out) == -EINVAL);
     CHECK(http_query_decode(SLICE("%%41"), out, sizeof out) == -EINVAL);
@@ -600,6 +601,7 @@ static void list_items_come_without_white_space_or_gaps(void)
     CHECK(!http_list_next(&list, &item));
     CHECK(http_list_has(SLICE("x, DAMSO.v1"), SLICE("damso.v1")));
     CHECK(!http_list_has(SLICE("x, damso.v12"), SLICE("damso.v1")));
+    CHECK(!http_equal_nocase(SLICE(""), SLICE("a")));
     CHECK(!http_equal_nocase(SLICE("@"), SLICE("`"))); /* 0x20 apart, and no letters */
 }
 

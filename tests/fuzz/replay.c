@@ -1,7 +1,7 @@
 /*
  * replay.c - a fuzz target over every file of its corpus, as an ordinary test.
  *
- * Method: linked with one fuzz_*.c in the place of libFuzzer. The inputs are the empty one and every
+ * Method: linked with one fuzz_*.c in the place of libFuzzer. The inputs are the empty one and each
  *         file of the folder that is named, in order of their names. Each lies in memory of exactly
  *         its own size, so that a sanitizer sees a read past its end. A target that finds a fault
  *         aborts; the name of its input is the last thing on stderr before that.

@@ -220,20 +220,25 @@ static inline void rig_ask_load(struct rig_shard *shard, const char *room)
     rig_put(shard, &head, sizeof(head), &tail, 1);
 }
 
-static inline void rig_ask_create(struct rig_shard *shard, const char *room)
+static inline void rig_ask_create_as(struct rig_shard *shard, const char *room, uint8_t durability)
 {
     const struct slice tail[] = {rig_slice(room), SLICE("The Room"), SLICE("owner"), SLICE("Olga")};
     const struct persist_room request = {
         .head = rig_head(shard, PERSIST_ROOM_CREATE),
         .epoch = RIG_EPOCH,
         .members_max = 9,
-        .durability = CONFIG_DURABILITY_FSYNC,
+        .durability = durability,
         .room_bytes = (uint8_t)tail[0].size,
         .name_bytes = (uint16_t)tail[1].size,
         .user_bytes = (uint8_t)tail[2].size,
         .username_bytes = (uint8_t)tail[3].size,
     };
     rig_put(shard, &request, sizeof(request), tail, 4);
+}
+
+static inline void rig_ask_create(struct rig_shard *shard, const char *room)
+{
+    rig_ask_create_as(shard, room, CONFIG_DURABILITY_FSYNC);
 }
 
 static inline void rig_ask_user(struct rig_shard *shard, enum persist_op op, const char *user_id,
@@ -268,6 +273,24 @@ static inline void rig_make_room(struct rig_shard *shard, const char *room)
 {
     rig_ask_create(shard, room);
     CHECK(rig_status(shard, PERSIST_ROOM) == 0);
+}
+
+/* The epoch of a room that is there. */
+static inline uint64_t rig_epoch(struct rig_shard *shard, const char *room_id)
+{
+    uint32_t size;
+
+    rig_ask_load(shard, room_id);
+    rig_publish(shard);
+    const struct persist_room *room = rig_reply(shard, &size);
+    while (room->head.op != PERSIST_ROOM) {
+        rig_next(shard);
+        room = rig_reply(shard, &size);
+    }
+    CHECK(room->head.status == 0 && room->head.token == shard->token);
+    const uint64_t epoch = room->epoch;
+    rig_next(shard);
+    return epoch;
 }
 
 /* A page of history as "from-to" if its entries are dense, rising or falling, and have the bodies

@@ -202,10 +202,13 @@ static void store_that_takes_no_transaction_makes_reads_wait_their_turn(void)
     wait_failures(1);
     /* A read that would miss records is not answered by a guess: a wrong last seq would be given to
      * two messages. */
-    rig_ask_load(shard, "r");
-    CHECK(rig_status(shard, PERSIST_ROOM) == -EAGAIN);
-    rig_ask_history(shard, "r", 1, 9, 1 << 20, false);
-    CHECK(rig_status(shard, PERSIST_HISTORY_PAGE) == -EAGAIN);
+    for (int i = 0; i < 20; i++) { /* during several attempts, and between them */
+        rig_ask_load(shard, "r");
+        CHECK(rig_status(shard, PERSIST_ROOM) == -EAGAIN);
+        rig_ask_history(shard, "r", 1, 9, 1 << 20, false);
+        CHECK(rig_status(shard, PERSIST_HISTORY_PAGE) == -EAGAIN);
+        CHECK(usleep(10000) == 0);
+    }
     mend();
     rig_wait_watermark(shard, shard->position);
     CHECK(history_is("r", "1-5"));
@@ -285,12 +288,18 @@ static void lane_within_its_bound_reads_on_whatever_another_does(void)
 static void closing_while_refusing_is_no_clean_stop(void)
 {
     begin_test();
+    rig_ask_create_as(&shards[0], "memory", CONFIG_DURABILITY_MEMORY);
+    CHECK(rig_status(&shards[0], PERSIST_ROOM) == 0);
+    close_persist();
+    open_persist();
+    CHECK(rig_epoch(&shards[0], "memory") == RIG_EPOCH); /* that was one */
     atomic_store(&commit_error, -EIO);
     send_burst(1, 3);
     wait_failures(1);
     close_persist();
     mend();
     open_persist();
+    CHECK(rig_epoch(&shards[0], "memory") != RIG_EPOCH);
     CHECK(history_is("r", ""));
     send_burst(1, 3); /* what the journal would replay */
     rig_wait_watermark(&shards[0], shards[0].position);
@@ -321,18 +330,20 @@ static void one_failure_among_all(int nth)
     rig_wait_watermark(shard, shard->position);
     CHECK(persist_is_well(persist));
     (void)snprintf(expected, sizeof(expected), "1-%lu", (unsigned long)seq);
-    if (atomic_load(&failures) == 0) { /* n lies behind the last call: the rest is proved */
-        atomic_store(&failures, 1);
-    }
     reopen_and_expect("r", expected);
-    end_test();
+    close_persist();
+    rig_remove(directory);
 }
 
 static void any_one_failure_loses_nothing(void)
 {
+    int failed = 0;
+
     for (int nth = 0; nth < NTH_MAX; nth++) {
         one_failure_among_all(nth);
+        failed += atomic_load(&failures);
     }
+    CHECK(failed > NTH_MAX / 2); /* the last few lie behind the last call of a run */
 }
 
 int main(void)

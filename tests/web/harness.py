@@ -17,6 +17,7 @@ import time
 import urllib.request
 
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -34,10 +35,14 @@ BROWSER_FLAGS = [
 
 
 def wait_until(fact, what, seconds=WAIT_S):
-    """Polls until fact() is true and returns its value; fails with `what` after `seconds`."""
+    """Polls until fact() is true and returns its value; fails with `what` after `seconds`. The page
+    may replace an element between the look for it and the look at it: then fact() is asked anew."""
     deadline = time.monotonic() + seconds
     while True:
-        value = fact()
+        try:
+            value = fact()
+        except StaleElementReferenceException:
+            value = None
         if value:
             return value
         if time.monotonic() > deadline:
@@ -242,13 +247,15 @@ class Page:
         return self.js('return decodeURIComponent(location.hash.split("/").pop())')
 
     def open_room(self, room_id):
-        def listed():
+        def clicked():
             items = self.driver.find_elements(By.CSS_SELECTOR, f'[data-room-id="{room_id}"]')
-            if not items:
+            if items:
+                items[0].click()
+            else:
                 self.find('room-refresh').click()
                 time.sleep(0.3)
             return items
-        wait_until(listed, f'{self.name}: room {room_id} in the list')[0].click()
+        wait_until(clicked, f'{self.name}: room {room_id} in the list')
         wait_until(lambda: self.js('return location.hash').endswith(room_id), 'room opens')
         self.find('message-input')
 
