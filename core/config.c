@@ -471,8 +471,6 @@ static void config_rule_journal(const struct config *config, uint32_t shards,
                          config->journal_bytes_max >> 20, shards, segment >> 10,
                          (2 * segment * shards + (1 << 20) - 1) >> 20);
     }
-    config_rule_least(config, CONFIG_ROW_journal_segment_bytes, CONFIG_ROW_journal_buffer_bytes,
-                      errors);
 }
 
 int config_check(const struct config *config, uint32_t shards, struct config_errors *errors)
