@@ -764,7 +764,7 @@ static int decode_byte(struct slice encoded, bool segment, char *ret_byte)
     const char c = encoded.data[0];
 
     if (c != '%') {
-        *ret_byte = c == '+' && !segment ? ' ' : c;
+        *ret_byte = (char)(c == '+' && !segment ? ' ' : c);
         return 1;
     }
     if (encoded.size < 3 || !is(encoded.data[1], HEX) || !is(encoded.data[2], HEX)) {

@@ -100,7 +100,7 @@ __attribute__((warn_unused_result)) bool http_list_next(struct slice *list, stru
 
 static inline char http_lower(char c)
 {
-    return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
+    return (char)(c >= 'A' && c <= 'Z' ? c | 0x20 : c);
 }
 
 /* Equality without regard to the case of ASCII letters: schemes, tokens, media types. */

@@ -399,7 +399,7 @@ static char short_escape(char c)
     static const char plain[0x80] = {['"'] = '"',  ['\\'] = '\\', ['/'] = '/',  ['b'] = '\b',
                                      ['f'] = '\f', ['n'] = '\n',  ['r'] = '\r', ['t'] = '\t'};
 
-    return (unsigned char)c < sizeof plain ? plain[(unsigned char)c] : 0;
+    return (char)((unsigned char)c < sizeof plain ? plain[(unsigned char)c] : 0);
 }
 
 /* Reads the escape that begins with the backslash at data, with size bytes to look at. */
@@ -620,7 +620,7 @@ static int read_text(struct json_reader *reader, struct json_value *ret_value)
 /* Reads any value but an object or an array, at the reader's place. */
 static int read_scalar(struct json_reader *reader, struct json_value *ret_value)
 {
-    const char c = reader->at < reader->size ? reader->data[reader->at] : 0;
+    const char c = (char)(reader->at < reader->size ? reader->data[reader->at] : 0);
 
     switch (c) {
     case '"':
@@ -723,7 +723,7 @@ static int skip_nested(struct json_reader *reader, uint32_t levels)
     int result = 0;
 
     do {
-        const char c = reader->at < reader->size ? reader->data[reader->at] : 0;
+        const char c = (char)(reader->at < reader->size ? reader->data[reader->at] : 0);
         bool whole = true;
         if (c == '{' || c == '[') {
             result = nest_enter(reader, &nest, &whole);
@@ -742,7 +742,7 @@ static int skip_nested(struct json_reader *reader, uint32_t levels)
 static int read_value(struct json_reader *reader, uint32_t levels, struct json_value *ret_value)
 {
     const uint32_t begin = reader->at;
-    const char c = begin < reader->size ? reader->data[begin] : 0;
+    const char c = (char)(begin < reader->size ? reader->data[begin] : 0);
     int result = 0;
 
     if (c == '{' || c == '[') {
@@ -790,7 +790,8 @@ static uint32_t write_escape(char c, char out[6])
         out[1] = short_names[(unsigned char)c];
         return 2;
     }
-    memcpy(out + 1, "u00", 3);
+    out[1] = 'u';
+    out[2] = out[3] = '0';
     out[4] = hex[(unsigned char)c >> 4];
     out[5] = hex[c & 0xF];
     return 6;

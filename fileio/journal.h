@@ -58,8 +58,8 @@ struct journal_options {
 };
 
 /* Prepares the first segment (blocks; called by main before the threads start, after recovery_run
- * and recovery_retire). 0 or -errno, with ret_why a sentence for people. directory is kept, not
- * copied. In a MEM_COUNT plan it only counts: 0, with NULL in ret. */
+ * and recovery_retire). 0 or -errno, with ret_why a sentence for people. In a MEM_COUNT plan it
+ * only counts: 0, with NULL in ret. */
 NODISCARD int journal_open(const struct journal_options *options, struct mem_plan *plan,
                            struct journal **ret, char *ret_why, size_t why_size);
 

@@ -19,13 +19,14 @@ void supply_plan(struct supply *supply, const struct supply_options *options, st
 {
     *supply = (struct supply){
         .ring = options->ring,
-        .directory = options->directory,
         .tag = options->tag,
         .shard = options->shard,
         .segment_bytes = options->segment_bytes,
         .count_max = (uint32_t)(options->bytes_max / options->segment_bytes),
         .number_next = options->first_number,
     };
+    /* One that does not fit is too long for every path in it, and supply_open says so. */
+    (void)snprintf(supply->directory, sizeof(supply->directory), "%s", options->directory);
     CHECK(supply->count_max >= 1 && supply->count_max <= SUPPLY_SEGMENTS_MAX);
     supply->segments =
         mem_reserve(plan, "journal segments", sizeof(*supply->segments), supply->count_max);

@@ -51,7 +51,7 @@ enum supply_step { SUPPLY_IDLE, SUPPLY_HEADER, SUPPLY_ZEROS, SUPPLY_SYNC };
 
 struct supply {
     struct os_ring *ring;
-    const char *directory;
+    char directory[SEGMENT_PATH_MAX];
     uint64_t tag;
     uint32_t shard;
     uint32_t segment_bytes;
@@ -79,7 +79,7 @@ struct supply {
 
 struct supply_options {
     struct os_ring *ring;
-    const char *directory; /* kept, not copied */
+    const char *directory; /* copied */
     uint32_t shard;
     uint32_t segment_bytes;
     uint64_t bytes_max;

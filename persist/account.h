@@ -4,8 +4,9 @@
  * Walk:       from answer.c (requests); by way of password.c for the two that hash; to the store.
  * Threads:    the persistence thread.
  *
- * Invariants: (N1) signing in takes as long for a user who is not there, or has no password, as for
- * a wrong password. (N2) a user_id or username is told only once it is committed (batch.h, B3).
+ * Invariants: (N1) signing in takes as long for a user who is not there, or has no password, as
+ *                  for a wrong password.
+ *             (N2) a user_id or username is told only once it is committed (batch.h, B3).
  */
 #pragma once
 

@@ -4,8 +4,9 @@
  * Walk:       from persist/account.c (register, login); back to it by password_take.
  * Threads:    password_submit and password_take belong to one thread, the persistence thread, whose
  *             bell is rung when a job is done. Opening and closing: main, while it does not run.
- * Ownership:  a job is the caller's; between submit and take it is the pool's. The password in it
- * is wiped before it comes back. Units:      sizes in bytes.
+ * Ownership:  a job is the caller's; between submit and take it is the pool's. The password in
+ *             it is wiped before it comes back.
+ * Units:      sizes in bytes.
  *
  * One hash takes about 41 ms of a processor and 19 MiB (RFC 9106 section 4 asks for more memory;
  * OWASP names 19 MiB with two passes as its equal floor), so workers and queue are bounded and what

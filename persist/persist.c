@@ -77,13 +77,18 @@ static void take_config(struct persist *persist, const struct config *config)
     atomic_init(&persist->stopping, false);
 }
 
+static struct store_options store_options(const struct config *config, struct mem_plan *plan)
+{
+    return (struct store_options){.directory = config->server_data,
+                                  .cache_bytes = config->persist_cache_bytes,
+                                  .keys_max = (uint32_t)config->limits_idempotency_keys,
+                                  .plan = plan};
+}
+
 static int open_store(const struct config *config, struct mem_plan *plan, struct store **ret,
                       char *ret_why, size_t why_size)
 {
-    const struct store_options options = {.directory = config->server_data,
-                                          .cache_bytes = config->persist_cache_bytes,
-                                          .keys_max = (uint32_t)config->limits_idempotency_keys,
-                                          .plan = plan};
+    const struct store_options options = store_options(config, plan);
     int error = os_directory_make(config->server_data);
 
     if (error < 0 && error != -EEXIST) {
@@ -339,6 +344,28 @@ static void init_lanes(struct persist *persist, struct persist_lane *const *lane
     }
 }
 
+/* What the thread works with, by its configuration, lane_count and page_bytes. */
+static void reserve(struct persist *persist, struct mem_plan *plan)
+{
+    persist->lanes = mem_reserve(plan, "lanes", sizeof(*persist->lanes), persist->lane_count);
+    persist->page = mem_reserve(plan, "reply page", persist->page_bytes, 1);
+    batch_init(&persist->batch, plan, persist->lane_count, persist->ring_bytes,
+               persist->batch_records);
+    account_reserve(persist, plan);
+}
+
+void persist_plan(const struct config *config, uint32_t count, struct mem_plan *plan)
+{
+    const struct store_options options = store_options(config, plan);
+    struct persist persist = {.lane_count = count};
+
+    CHECK(plan->mode == MEM_COUNT); /* nothing of it is kept */
+    take_config(&persist, config);
+    persist.page_bytes = persist.ring_bytes / 4;
+    store_sqlite_plan(&options);
+    reserve(&persist, plan);
+}
+
 /* Rings and password pool; their memory is in the plan, which is sealed here. */
 static int prepare(struct persist *persist, struct persist_lane *const *lanes, char *ret_why,
                    size_t why_size)
@@ -363,11 +390,7 @@ static int prepare(struct persist *persist, struct persist_lane *const *lanes, c
         return error;
     }
     persist->page_bytes = largest_reply(lanes, persist->lane_count);
-    persist->lanes = mem_reserve(plan, "lanes", sizeof(*persist->lanes), persist->lane_count);
-    persist->page = mem_reserve(plan, "reply page", persist->page_bytes, 1);
-    batch_init(&persist->batch, plan, persist->lane_count, persist->ring_bytes,
-               persist->batch_records);
-    account_reserve(persist, plan);
+    reserve(persist, plan);
     return mem_seal(plan);
 }
 

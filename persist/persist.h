@@ -1,24 +1,32 @@
 /*
- * persist.h - the door of the persistence room: everything that outlives the process but is not the
- * journal.
+ * persist.h - the door of the persistence room: everything that outlives the process but is not
+ *             the journal.
  *
- * Walk:       from shard/handover.c (records) and shard/store_call.c (reads, accounts); to the
- * store. Threads:    one persistence thread of its own, and a bounded pool for password hashes.
- * Each shard talks to it over one pair of rings (struct persist_lane); nothing else is shared.
- * persist_open, persist_replay and persist_close are for main while no shard runs. Ownership:
- * requests and replies are bytes in the rings; tails follow their struct without padding. Units:
- * sizes in bytes, times in ms since 1970.
+ * Walk:       from shard/loop.c (records) and shard/call.c (reads, accounts); to the store.
+ * Threads:    one persistence thread of its own, and a bounded pool for password hashes. Each
+ *             shard talks to it over one pair of rings (struct persist_lane); nothing else is
+ *             shared. persist_open, persist_replay and persist_close are for main while no shard
+ *             runs.
+ * Ownership:  requests and replies are bytes in the rings; tails follow their struct without
+ *             padding.
+ * Units:      sizes in bytes, times in ms since 1970.
+ *
+ * A request that the store cannot take or answer at the moment (disk full, somebody else's lock,
+ * hash queue full) is answered with -EAGAIN: it may be asked again. -EINVAL: a client put something
+ * into it that cannot be (persist/username.h has the rules for names).
  *
  * Invariants: (P1) requests of one shard take effect in the order of the ring: a read sees every
- * record that was handed over before it. (P2) a watermark is sent only after its records are
- * durable in the store (synced). (P3) a record is stored once: (room, epoch, seq) that is there
- * already is passed over; a hole in seq is never stored: it is an alarm, and the watermark stays.
+ *                  record that was handed over before it.
+ *             (P2) a watermark is sent only after its records are durable in the store (synced).
+ *             (P3) a record is stored once: (room, epoch, seq) that is there already is passed
+ *                  over; a hole in seq is never stored: it is an alarm, and the watermark stays.
  *             (P4) every request but PERSIST_RECORD gets exactly one final reply with its token.
  */
 #pragma once
 
 #include "core/config.h"
 #include "core/doorbell.h"
+#include "core/mem.h"
 #include "core/metrics.h"
 #include "core/os.h"
 #include "core/record.h"
@@ -26,29 +34,45 @@
 
 struct persist;
 
+/* What follows each head, and what comes back. A final reply with a status other than 0 has no more
+ * than its struct (persist_head, persist_room or persist_user), zeroed behind the head. */
 enum persist_op {
-    PERSIST_RECORD = 1,  /* struct persist_record, the record behind it; no reply but watermarks */
-    PERSIST_ROOM_LOAD,   /* tail: room_id -> MEMBERS*, KEYS*, ROOM (status 0) | ROOM (-ENOENT) */
-    PERSIST_ROOM_CREATE, /* struct persist_room, tail: room_id, name, user_id, username of the owner
-                            -> ROOM (0, -EEXIST) */
-    PERSIST_ROOM_LIST,   /* struct persist_list, tail: query, cursor (a room_id) -> ROOMS */
-    PERSIST_HISTORY,     /* struct persist_page, tail: room_id -> HISTORY */
-    PERSIST_REGISTER,    /* struct persist_user, tail: username, password, display_name -> USER (0,
-                            -EEXIST, -EAGAIN: hash queue full) */
-    PERSIST_LOGIN, /* struct persist_user, tail: username, password -> USER (0, -EACCES, -EAGAIN) */
-    PERSIST_USER_ENSURE, /* struct persist_user, tail: user_id, username wanted -> USER (0) */
-    PERSIST_USER_GET,    /* struct persist_user, tail: user_id -> USER (0, -ENOENT) */
+    /* struct persist_record, the record behind it; no reply but watermarks */
+    PERSIST_RECORD = 1,
+    /* struct persist_head, tail: room_id up to the end of the request
+     * -> MEMBERS*, KEYS*, ROOM (0) | ROOM (-ENOENT) */
+    PERSIST_ROOM_LOAD,
+    /* struct persist_room, tail: room_id (empty: one is made), name, user_id and username of the
+     * owner -> ROOM (0, -EEXIST); epoch and created_ms 0: given by us */
+    PERSIST_ROOM_CREATE,
+    /* struct persist_list, tail: query, cursor (a room_id) -> ROOMS */
+    PERSIST_ROOM_LIST,
+    /* struct persist_page, tail: room_id -> HISTORY_PAGE (0, -ENOENT) */
+    PERSIST_HISTORY,
+    /* struct persist_user, tail: username, password, display_name -> USER (0, -EEXIST) */
+    PERSIST_REGISTER,
+    /* struct persist_user, tail: username, password -> USER (0, -EACCES) */
+    PERSIST_LOGIN,
+    /* struct persist_user, tail: user_id, username wanted -> USER (0) */
+    PERSIST_USER_ENSURE,
+    /* struct persist_user, tail: user_id -> USER (0, -ENOENT) */
+    PERSIST_USER_GET,
 
-    PERSIST_WATERMARK =
-        64, /* struct persist_record: all of the shard's records up to position are stored */
-    PERSIST_MEMBERS, /* count entries: role 1, user_id size 1, username size 1, then both */
-    PERSIST_KEYS,    /* count of struct persist_key, oldest first: the last 4,096 keyed messages */
-    PERSIST_ROOM,    /* struct persist_room, tail: room_id, name */
-    PERSIST_ROOMS,   /* count times (struct persist_room, room_id, name), each 8-aligned; more: next
-                        page */
-    PERSIST_HISTORY_PAGE, /* count times (struct persist_entry, body), each 8-aligned, in the order
-                             asked for */
-    PERSIST_USER,         /* struct persist_user, tail: user_id, username, display_name */
+    /* struct persist_record: all of the shard's records up to position are stored */
+    PERSIST_WATERMARK = 64,
+    /* count entries: role 1, user_id size 1, username size 1, then both */
+    PERSIST_MEMBERS,
+    /* count of struct persist_key, oldest first: the last limits.idempotency_keys keyed messages */
+    PERSIST_KEYS,
+    /* struct persist_room, tail: room_id, name */
+    PERSIST_ROOM,
+    /* count times (struct persist_room, room_id, name), each 8-aligned; fewer than the limit: there
+     * are no more, or (only in rings under 1 MiB) no more fitted */
+    PERSIST_ROOMS,
+    /* count times (struct persist_entry, body), each 8-aligned, in the order asked for */
+    PERSIST_HISTORY_PAGE,
+    /* struct persist_user, tail: user_id, username, display_name */
+    PERSIST_USER,
 };
 
 /* Opens every request and reply. */
@@ -150,6 +174,9 @@ NODISCARD int persist_start(struct persist *persist, struct persist_lane *const 
 /* Wakes the persistence thread if it sleeps: after spsc_publish on a lane. ring: the caller's own.
  */
 void persist_wake(struct persist *persist, struct os_ring *ring);
+
+/* The lines of persistence over count lanes in a MEM_COUNT plan, for `damsod --plan`. */
+void persist_plan(const struct config *config, uint32_t count, struct mem_plan *plan);
 
 /* Bytes of records that a shard may have handed over beyond its watermark so that its reads are
  * answered even while the store refuses writes: with more, records wait in its ring, and reads

@@ -161,3 +161,6 @@ struct store_options {
  * people that says what to do. The room table lies in the plan: seal it before the first call. */
 NODISCARD int store_sqlite_open(const struct store_options *options, struct store **ret,
                                 char *ret_why, size_t why_size);
+
+/* Its lines in a MEM_COUNT plan, the page cache included. */
+void store_sqlite_plan(const struct store_options *options);

@@ -735,24 +735,44 @@ static int open_database(struct store_sqlite *store, const struct store_options 
     return error;
 }
 
+struct tables {
+    struct store_sqlite *store;
+    struct store_sqlite_slot *slots;
+    struct store_sqlite_key *keys;
+};
+
+static struct tables reserve(const struct store_options *options)
+{
+    return (struct tables){
+        .store = mem_alloc(options->plan, "store", sizeof(struct store_sqlite)),
+        .slots = mem_reserve(options->plan, "store room table", sizeof(struct store_sqlite_slot),
+                             (size_t)ROOM_SETS * ROOM_WAYS),
+        .keys = mem_reserve(options->plan, "store keys", sizeof(struct store_sqlite_key),
+                            options->keys_max),
+    };
+}
+
+void store_sqlite_plan(const struct store_options *options)
+{
+    (void)reserve(options);
+    (void)mem_reserve(options->plan, "store page cache", options->cache_bytes, 1);
+}
+
 int store_sqlite_open(const struct store_options *options, struct store **ret, char *ret_why,
                       size_t why_size)
 {
-    struct store_sqlite *store = mem_alloc(options->plan, "store", sizeof(*store));
-    struct store_sqlite_slot *slots = mem_reserve(options->plan, "store room table", sizeof(*slots),
-                                                  (size_t)ROOM_SETS * ROOM_WAYS);
-    struct store_sqlite_key *keys =
-        mem_reserve(options->plan, "store keys", sizeof(*keys), options->keys_max);
+    const struct tables tables = reserve(options);
+    struct store_sqlite *store = tables.store;
 
     CHECK(why_size > 0);
-    if (store == NULL || slots == NULL || keys == NULL) {
+    if (store == NULL || tables.slots == NULL || tables.keys == NULL) {
         (void)snprintf(ret_why, why_size, "no memory for the store's tables");
         return -ENOMEM;
     }
     *store = (struct store_sqlite){.base = {.ops = &ops},
-                                   .slots = slots,
+                                   .slots = tables.slots,
                                    .generation = 1,
-                                   .keys = keys,
+                                   .keys = tables.keys,
                                    .keys_max = options->keys_max};
     os_random(&store->hash_key, sizeof(store->hash_key));
     const int error = open_database(store, options, ret_why, why_size);

@@ -2,8 +2,9 @@
  * thread.h - what the persistence thread works with; the files of this room share it.
  *
  * Walk:       persist.c (turns, lanes) calls batch.c (records), answer.c (reads, rooms) and
- * account.c (users); all reply through lane.c. Threads:    the persistence thread's own, except
- * stopping and well, and what main sets up before it starts and takes down after it ended.
+ *             account.c (users); all reply through lane.c.
+ * Threads:    the persistence thread's own, except stopping and well, and what main sets up
+ *             before it starts and takes down after it ended.
  * Ownership:  struct persist lies in its own memory plan and goes with it.
  * Units:      sizes in bytes; _ns of the monotonic clock.
  */

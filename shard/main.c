@@ -19,22 +19,55 @@ static const struct service damso = {.request = rest_request,
                                      .drained = session_drained,
                                      .idle = session_idle};
 
+/* What a start was given: a reload reads it all again. */
+struct command_line {
+    int count;
+    char **words;
+};
+
+/* SIGHUP: takes over the keys that may change while running, and names those that need a restart.
+ */
+static void reload(struct config *config, const struct command_line *line)
+{
+    static struct config next;
+    static struct config_errors errors;
+    struct options options;
+
+    errors.count = 0;
+    if (options_read(line->count, line->words, environ, &next, &options) < 0) {
+        log_error("reload refused: the configuration is wrong; everything stays as it was");
+        return;
+    }
+    const uint32_t changed = config_reload(config, &next, &errors);
+    log_level_set((enum log_level)config->log_level);
+    for (uint32_t i = 0; i < errors.count && i < CONFIG_ERRORS_MAX; i++) {
+        log_warning("reload: %s", errors.text[i]);
+    }
+    log_notice("reloaded keys=%u", changed);
+}
+
 /* Until SIGTERM or SIGINT, or until a shard has failed. */
-static void wait_for_stop(struct server *server, const sigset_t *signals)
+static void wait_for_stop(struct server *server, struct config *config,
+                          const struct command_line *line, const sigset_t *signals)
 {
     const struct timespec second = {.tv_sec = 1};
     int got = 0;
     while (got != SIGTERM && got != SIGINT && !atomic_load(&server->failed)) {
         got = sigtimedwait(signals, NULL, &second);
         log_flush();
+        const struct log_counts counts = log_counts();
+        metrics_set(&server->main_metrics->log_suppressed_total, counts.suppressed);
+        metrics_set(&server->main_metrics->log_dropped_total, counts.dropped);
         if (got == SIGHUP) {
-            log_notice(
-                "reload asked for: keys that can change while running come with a later version");
+            notify("RELOADING=1");
+            reload(config, line);
+            notify("READY=1");
         }
     }
 }
 
-static int run(const struct config *config, const struct options *options)
+static int run(struct config *config, const struct options *options,
+               const struct command_line *line)
 {
     static struct server server;
     char why[512] = "";
@@ -61,7 +94,7 @@ static int run(const struct config *config, const struct options *options)
     (void)printf("damsod: ready at http://%s:%u\n", config->server_listen, server.port);
     (void)fflush(stdout);
     notify("READY=1\nSTATUS=serving");
-    wait_for_stop(&server, &signals);
+    wait_for_stop(&server, config, line, &signals);
     notify("STOPPING=1\nSTATUS=stopping");
     server_stop(&server);
     log_end();
@@ -93,6 +126,6 @@ int main(int count, char **words)
         options_print_help();
         return EXIT_OK;
     default:
-        return run(&config, &options);
+        return run(&config, &options, &(struct command_line){count, words});
     }
 }

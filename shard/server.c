@@ -180,7 +180,9 @@ static void plan_lanes(struct server *server, struct mem_plan *plan)
         spsc_init(&server->persist_lanes[i].requests, bytes + (size_t)store * (2 * i), store);
         spsc_init(&server->persist_lanes[i].replies, bytes + (size_t)store * (2 * i + 1), store);
     }
-    server->persist_metrics = mem_reserve(plan, "metrics", sizeof(struct metrics), 1);
+    server->persist_metrics =
+        mem_reserve(plan, "metrics of persistence", sizeof(struct metrics), 1);
+    server->main_metrics = mem_reserve(plan, "metrics of main", sizeof(struct metrics), 1);
 }
 
 static enum exit_code open_shards(struct server *server, char *ret_why, size_t why_size)
@@ -361,12 +363,13 @@ void server_stop(struct server *server)
 
 int64_t server_metrics(struct server *server, char *text, uint32_t capacity)
 {
-    struct metrics *all[SHARDS_MAX + 1];
+    struct metrics *all[SHARDS_MAX + 2];
     uint32_t count = 0;
     for (; count < server->count; count++) {
         all[count] = server->shards[count]->metrics;
     }
     all[count++] = server->persist_metrics;
+    all[count++] = server->main_metrics;
     const int64_t size = metrics_render(all, count, text, capacity);
     if (size < 0) {
         return size;

@@ -30,6 +30,7 @@ struct server {
     struct persist_lane *persist_lanes;
     struct persist *persist;
     struct metrics *persist_metrics;
+    struct metrics *main_metrics;
     struct os_ring *ring; /* main's own: to ring doorbells */
     struct auth auth;
     struct web_files web;

@@ -178,6 +178,9 @@ int main(int argc, char **argv)
         measure_batches(rooms[i], 100);
         remove_directory();
         make_directory(parent);
+        measure_batches(rooms[i], 16384);
+        remove_directory();
+        make_directory(parent);
         measure_replay(rooms[i]);
         remove_directory();
     }

@@ -521,6 +521,24 @@ static void watermark_means_stored_even_if_the_process_dies(void)
     end_test();
 }
 
+static void plan_tells_memory_without_taking_it(void)
+{
+    struct mem_plan one;
+    struct mem_plan four;
+
+    config_defaults(&config);
+    mem_init(&one, "one", MEM_COUNT);
+    persist_plan(&config, 1, &one);
+    CHECK(mem_seal(&one) == 0);
+    CHECK(one.line_count > 5 && one.total > config.persist_cache_bytes);
+    mem_init(&four, "four", MEM_COUNT);
+    persist_plan(&config, 4, &four);
+    CHECK(mem_seal(&four) == 0);
+    CHECK(four.line_count == one.line_count && four.total > one.total);
+    mem_end(&one);
+    mem_end(&four);
+}
+
 int main(void)
 {
     watermark_means_stored_even_if_the_process_dies(); /* forks: before there are threads */
@@ -537,6 +555,7 @@ int main(void)
     closing_takes_what_is_left_in_the_lanes();
     replay_adds_what_the_store_has_not();
     replay_refuses_a_hole_unless_told_to_salvage();
-    puts("14 passed, 0 failed");
+    plan_tells_memory_without_taking_it();
+    puts("15 passed, 0 failed");
     return 0;
 }
