@@ -473,6 +473,22 @@ static void config_rule_journal(const struct config *config, uint32_t shards,
     }
 }
 
+/* A ring takes records of a quarter of its size: a page of history, or two of the largest messages.
+ */
+static void config_rule_ring(const struct config *config, uint32_t index, uint64_t size,
+                             struct config_errors *errors)
+{
+    const uint64_t record = config->limits_history_bytes + 2 * config->limits_frame_bytes + 16384;
+    const struct config_row *row = &config_rows[index];
+    if (size < 4 * record) {
+        config_row_error(
+            errors,
+            "[%s] %s: too small for a page of history ([limits] history_bytes) and two "
+            "messages (frame_bytes): at least %" PRIu64 "k",
+            row->section, row->key, (4 * record + 1023) / 1024);
+    }
+}
+
 int config_check(const struct config *config, uint32_t shards, struct config_errors *errors)
 {
     const uint32_t before = errors->count;
@@ -494,6 +510,8 @@ int config_check(const struct config *config, uint32_t shards, struct config_err
                       errors);
     config_rule_least(config, CONFIG_ROW_journal_buffer_bytes, CONFIG_ROW_limits_body_bytes,
                       errors);
+    config_rule_ring(config, CONFIG_ROW_mesh_ring_bytes, config->mesh_ring_bytes, errors);
+    config_rule_ring(config, CONFIG_ROW_persist_ring_bytes, config->persist_ring_bytes, errors);
     config_rule_least(config, CONFIG_ROW_limits_subscriptions,
                       CONFIG_ROW_limits_rooms_per_connection, errors);
     return errors->count == before ? 0 : -EINVAL;

@@ -30,6 +30,7 @@ struct page {
 static void page_begin(struct page *page, struct persist *persist, uint32_t lane,
                        const struct persist_head *request, enum persist_op op)
 {
+    CHECK(persist->page != NULL);
     *page = (struct page){
         .persist = persist,
         .lane = lane,

@@ -30,8 +30,8 @@
 /* Whether a record of size bytes from that lane would be taken now. */
 bool batch_takes(const struct persist *persist, uint32_t lane, uint32_t size);
 
-/* Takes it: batch_takes said so. */
-void batch_add(struct persist *persist, uint32_t lane, uint64_t position, const void *record,
+/* Takes it, from the lane of that index: batch_takes said so. */
+void batch_add(struct persist *persist, uint32_t index, uint64_t position, const void *record,
                uint32_t size);
 
 /* Enough for one transaction: time to commit. */

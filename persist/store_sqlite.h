@@ -134,19 +134,19 @@ int store_sqlite_find_end(struct store_sqlite *store, uint64_t number, uint64_t 
                           struct store_sqlite_end *ret);
 
 /* store_ops of store_sqlite_read.c */
-int store_sqlite_room_create(struct store *store, const struct store_room *room,
+int store_sqlite_room_create(struct store *base, const struct store_room *room,
                              struct slice user_id, struct slice username);
-int store_sqlite_room_read(struct store *store, struct slice room_id, struct store_room *ret);
-int store_sqlite_members_read(struct store *store, struct slice room_id, store_member_row row,
+int store_sqlite_room_read(struct store *base, struct slice room_id, struct store_room *ret);
+int store_sqlite_members_read(struct store *base, struct slice room_id, store_member_row row,
                               void *context);
-int store_sqlite_keys_read(struct store *store, struct slice room_id, uint32_t limit,
+int store_sqlite_keys_read(struct store *base, struct slice room_id, uint32_t limit,
                            store_key_row row, void *context);
-int store_sqlite_rooms_read(struct store *store, struct slice query, struct slice cursor,
+int store_sqlite_rooms_read(struct store *base, struct slice query, struct slice cursor,
                             uint32_t limit, store_room_row row, void *context);
-int store_sqlite_history_read(struct store *store, const struct store_range *range,
+int store_sqlite_history_read(struct store *base, const struct store_range *range,
                               store_entry_row row, void *context);
 
 /* store_ops of store_sqlite_user.c */
-int store_sqlite_user_create(struct store *store, const struct store_user *user);
-int store_sqlite_user_by_id(struct store *store, struct slice user_id, struct store_user *ret);
-int store_sqlite_user_by_name(struct store *store, struct slice folded, struct store_user *ret);
+int store_sqlite_user_create(struct store *base, const struct store_user *user);
+int store_sqlite_user_by_id(struct store *base, struct slice user_id, struct store_user *ret);
+int store_sqlite_user_by_name(struct store *base, struct slice folded, struct store_user *ret);

@@ -69,6 +69,7 @@ struct batch {
 struct account_job;
 
 struct persist {
+    struct doorbell bell; /* first: it keeps two cache lines to itself */
     struct mem_plan plan; /* of the store and this struct */
     struct mem_plan thread_plan;
     struct store *store;
@@ -85,7 +86,6 @@ struct persist {
 
     struct os_ring *ring;
     struct os_ring *stop_ring; /* main's, to ring the bell once */
-    struct doorbell bell;
     pthread_t thread;
     sem_t enabled; /* the thread owns its ring now */
     int enable_error;

@@ -2,6 +2,7 @@
 #include "shard/mesh.h"
 
 #include "core/check.h"
+#include "core/log.h"
 #include "shard/room.h"
 #include "shard/room_home.h"
 #include "shard/shard.h"
@@ -160,7 +161,7 @@ static bool push(struct shard *shard, uint32_t peer, const void *head, uint32_t 
     return true;
 }
 
-bool mesh_answer(struct shard *shard, uint32_t peer, const struct room_answer *answer)
+static bool push_answer(struct shard *shard, uint32_t peer, const struct room_answer *answer)
 {
     struct {
         struct mesh_head head;
@@ -169,6 +170,51 @@ bool mesh_answer(struct shard *shard, uint32_t peer, const struct room_answer *a
     record.answer.payload_bytes = answer->payload.size;
     record.answer.payload.data = NULL;
     return push(shard, peer, &record, sizeof(record), answer->payload, (struct slice){NULL, 0});
+}
+
+struct late_answer {
+    uint32_t pool_link;
+    struct late_answer *next;
+    struct room_answer answer;
+};
+_Static_assert(sizeof(struct late_answer) <= sizeof(struct block), "a block holds one");
+
+void mesh_answer_late(struct shard *shard, uint32_t peer, const struct room_answer *answer)
+{
+    struct mesh_peer *to = &shard->mesh.peers[peer];
+    struct late_answer *late = pool_take(&shard->blocks);
+    if (late == NULL) {
+        shard_exhausted(&shard->metrics->pool_exhausted_total_buffers);
+        log_error("an answer to shard %u is lost: no buffer", peer);
+        return;
+    }
+    late->next = NULL;
+    late->answer = *answer;
+    if (answer->payload.size > 0) {
+        late->answer.error = ERROR_UNAVAILABLE;
+        late->answer.count = 0;
+        late->answer.payload = (struct slice){NULL, 0};
+    }
+    *(to->late_last != NULL ? &to->late_last->next : &to->late_first) = late;
+    to->late_last = late;
+}
+
+static void send_late(struct shard *shard, uint32_t peer)
+{
+    struct mesh_peer *to = &shard->mesh.peers[peer];
+    while (to->late_first != NULL && push_answer(shard, peer, &to->late_first->answer)) {
+        struct late_answer *late = to->late_first;
+        to->late_first = late->next;
+        if (to->late_first == NULL) {
+            to->late_last = NULL;
+        }
+        pool_give(&shard->blocks, late);
+    }
+}
+
+bool mesh_answer(struct shard *shard, uint32_t peer, const struct room_answer *answer)
+{
+    return shard->mesh.peers[peer].late_first == NULL && push_answer(shard, peer, answer);
 }
 
 void mesh_volatile(struct shard *shard, uint32_t peer, uint32_t replica, struct slice from,
@@ -196,6 +242,9 @@ static bool replicate_piece(struct shard *shard, struct room *room, struct follo
     struct slice frames = {NULL, 0};
     struct chunk *chunk;
 
+    if (shard->mesh.peers[follower->shard].late_first != NULL) {
+        return true;
+    }
     if (room_log_lost(&room->log, &cursor)) {
         cursor = (struct log_cursor){.seq = room->log.first_seq};
     }
@@ -233,6 +282,9 @@ void mesh_publish(struct shard *shard)
 {
     for (uint32_t i = 0; i < shard->count; i++) {
         struct mesh_peer *to = &shard->mesh.peers[i];
+        if (to->late_first != NULL) {
+            send_late(shard, i);
+        }
         if (!to->published) {
             continue;
         }

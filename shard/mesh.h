@@ -36,12 +36,16 @@ struct mesh_lane {
     struct spsc events;
 };
 
+/* An answer that waits for room: a block. */
+struct late_answer;
+
 struct mesh_peer {
     struct mesh_lane *out;
     struct mesh_lane *in;
     struct doorbell *bell;
     const struct os_ring *ring;
-    bool published; /* something was pushed this turn */
+    bool published;                             /* something was pushed this turn */
+    struct late_answer *late_first, *late_last; /* answers for which the ring had no room */
 };
 
 struct mesh {
@@ -59,7 +63,13 @@ bool mesh_has_input(struct shard *shard);
 
 /* False: the ring is full. */
 bool mesh_request(struct shard *shard, uint32_t peer, const struct room_request *request);
+
+/* False: the ring is full; the caller tries again later, or gives it to mesh_answer_late. */
 bool mesh_answer(struct shard *shard, uint32_t peer, const struct room_answer *answer);
+
+/* For who cannot wait: the answer goes out when there is room, before any event (X1); a page of
+ * history becomes unavailable. */
+void mesh_answer_late(struct shard *shard, uint32_t peer, const struct room_answer *answer);
 
 /* Volatile: dropped if there is no room. For the room's members on that shard but the one it is
  * from. */

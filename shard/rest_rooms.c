@@ -476,6 +476,8 @@ static void get_messages(struct rest *rest)
         .descending =
             has(query.seen, QUERY_ORDER) ? query.descending : !has(query.seen, QUERY_AFTER),
     };
+    const uint32_t half = (uint32_t)rest->conn->shard->config->limits_outbox_bytes / 2;
+    request.bytes_max = request.bytes_max < half ? request.bytes_max : half;
     session_history_range(&wish, &request);
     room_ask(rest->conn->shard, &request);
 }

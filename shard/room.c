@@ -287,7 +287,7 @@ void room_ask(struct shard *shard, const struct room_request *request)
         room_handle(shard, request);
     } else if (!mesh_request(shard, home, request) && request->token != 0) {
         metrics_add(&shard->metrics->mesh_full_total, 1);
-        (void)room_refuse(shard, request, ERROR_UNAVAILABLE);
+        room_refuse(shard, request, ERROR_UNAVAILABLE);
     }
 }
 
@@ -331,7 +331,7 @@ static void unpark(struct shard *shard, struct room *room, enum error_code error
         const int broken = room_request_unpack(parked->bytes, parked->size, &request);
         CHECK(broken == 0); /* we packed it */
         if (error != ERROR_NONE) {
-            (void)room_refuse(shard, &request, error);
+            room_refuse(shard, &request, error);
         } else {
             room_home_handle(shard, room, &request);
         }
@@ -358,7 +358,7 @@ void room_handle(struct shard *shard, const struct room_request *request)
         }
     }
     if (room == NULL || !park(shard, room, request)) {
-        (void)room_refuse(shard, request, ERROR_UNAVAILABLE);
+        room_refuse(shard, request, ERROR_UNAVAILABLE);
     }
 }
 

@@ -13,7 +13,7 @@ enum { PAGE_ENTRIES_MAX = 1000 };
 
 /* --- answers --- */
 
-bool room_answer(struct shard *shard, const struct room_answer *answer)
+bool room_answer_try(struct shard *shard, const struct room_answer *answer)
 {
     const uint32_t asker = os_tag_kind(answer->token);
     if (answer->token == 0) {
@@ -27,11 +27,18 @@ bool room_answer(struct shard *shard, const struct room_answer *answer)
     return true;
 }
 
-bool room_refuse(struct shard *shard, const struct room_request *request, enum error_code error)
+void room_answer(struct shard *shard, const struct room_answer *answer)
+{
+    if (!room_answer_try(shard, answer)) {
+        mesh_answer_late(shard, os_tag_kind(answer->token), answer);
+    }
+}
+
+void room_refuse(struct shard *shard, const struct room_request *request, enum error_code error)
 {
     const struct room_answer answer = {
         .token = request->token, .op = request->op, .error = (uint8_t)error};
-    return room_answer(shard, &answer);
+    room_answer(shard, &answer);
 }
 
 static struct room_answer answer_of(const struct room *room, const struct room_request *request)
@@ -152,17 +159,17 @@ static void answer_duplicate(struct shard *shard, struct room *room,
     answer.at_ms = key->at_ms;
     metrics_add(&shard->metrics->duplicates_total, 1);
     if (key->content_digest != request->content_digest) {
-        (void)room_refuse(shard, request, ERROR_CONFLICT);
+        room_refuse(shard, request, ERROR_CONFLICT);
         return;
     }
     if (key->seq < room->log.durable.seq) {
-        (void)room_answer(shard, &answer);
+        room_answer(shard, &answer);
         return;
     }
     /* The first one is still on its way to the disk: this answer must not overtake it. */
     struct pending *pending = next_pending(shard);
     if (pending == NULL) {
-        (void)room_refuse(shard, request, ERROR_UNAVAILABLE);
+        room_refuse(shard, request, ERROR_UNAVAILABLE);
         return;
     }
     const struct pending *newest =
@@ -183,11 +190,16 @@ static void handle_send(struct shard *shard, struct room *room, const struct roo
                           .data = request->data};
 
     if (member_find(shard, room, request->user_id) == NULL) {
-        (void)room_refuse(shard, request, ERROR_NOT_A_MEMBER);
+        room_refuse(shard, request, ERROR_NOT_A_MEMBER);
+        return;
+    }
+    if (event_bytes_max(&event) + request->username.size * 6 + request->user_id.size * 6 >
+        ROOM_EVENT_BYTES_MAX) {
+        room_refuse(shard, request, ERROR_TOO_LARGE);
         return;
     }
     if (request->reply_to >= room->log.next_seq) {
-        (void)room_refuse(shard, request, ERROR_BAD_REQUEST);
+        room_refuse(shard, request, ERROR_BAD_REQUEST);
         return;
     }
     if (request->keyed) {
@@ -198,11 +210,11 @@ static void handle_send(struct shard *shard, struct room *room, const struct roo
         }
     }
     if (request->keyed && shard->keys.used == shard->keys.capacity) {
-        (void)room_refuse(shard, request, ERROR_UNAVAILABLE);
+        room_refuse(shard, request, ERROR_UNAVAILABLE);
         return;
     }
     if (!publish(shard, room, request, &event)) {
-        (void)room_refuse(shard, request, ERROR_UNAVAILABLE);
+        room_refuse(shard, request, ERROR_UNAVAILABLE);
         return;
     }
     if (request->keyed) {
@@ -254,7 +266,7 @@ static bool answer_join(struct shard *shard, struct room *room, struct room_answ
             answer->seq = follower->cursor.seq - 1;
         }
     }
-    return room_answer(shard, answer);
+    return room_answer_try(shard, answer);
 }
 
 static void handle_join(struct shard *shard, struct room *room, const struct room_request *request)
@@ -264,7 +276,9 @@ static void handle_join(struct shard *shard, struct room *room, const struct roo
     enum error_code error = ERROR_NONE;
 
     if (member_find(shard, room, request->user_id) != NULL) {
-        (void)answer_join(shard, room, &answer, request->follow, request->replica);
+        if (!answer_join(shard, room, &answer, request->follow, request->replica)) {
+            mesh_answer_late(shard, os_tag_kind(answer.token), &answer);
+        }
         return;
     }
     if (room->visibility != ROOM_PUBLIC) {
@@ -284,7 +298,7 @@ static void handle_join(struct shard *shard, struct room *room, const struct roo
         }
     }
     if (error != ERROR_NONE) {
-        (void)room_refuse(shard, request, error);
+        room_refuse(shard, request, error);
     }
 }
 
@@ -295,12 +309,12 @@ static void handle_leave(struct shard *shard, struct room *room, const struct ro
 
     if (member == NULL) { /* who has left already has what he wants */
         const struct room_answer answer = answer_of(room, request);
-        (void)room_answer(shard, &answer);
+        room_answer(shard, &answer);
         return;
     }
     event.role = member->role;
     if (!publish(shard, room, request, &event)) {
-        (void)room_refuse(shard, request, ERROR_UNAVAILABLE);
+        room_refuse(shard, request, ERROR_UNAVAILABLE);
         return;
     }
     member_remove(shard, room, member);
@@ -408,7 +422,7 @@ static void page_from_store(struct shard *shard, struct conn *conn, struct call 
         page.payload = (struct slice){NULL, 0};
     }
     call_give(shard, call);
-    (void)room_answer(shard, &page); /* the lane is read only while the mesh has room */
+    room_answer(shard, &page);
 }
 
 static bool ask_store_for_page(struct shard *shard, const struct room *room,
@@ -452,11 +466,11 @@ static void handle_history(struct shard *shard, struct room *room,
     uint64_t to = request->to_seq < last ? request->to_seq : last;
 
     if (room->visibility != ROOM_PUBLIC && member_find(shard, room, request->user_id) == NULL) {
-        (void)room_refuse(shard, request, ERROR_NOT_A_MEMBER);
+        room_refuse(shard, request, ERROR_NOT_A_MEMBER);
         return;
     }
     if (from > to || limit == 0) {
-        (void)room_answer(shard, &answer);
+        room_answer(shard, &answer);
         return;
     }
     if (to - from + 1 > limit) {
@@ -471,9 +485,9 @@ static void handle_history(struct shard *shard, struct room *room,
     }
     if (from >= room->log.first_seq) {
         page_from_log(shard, room, request, from, to, &answer);
-        (void)room_answer(shard, &answer);
+        room_answer(shard, &answer);
     } else if (!ask_store_for_page(shard, room, request, from, to, answer.more)) {
-        (void)room_refuse(shard, request, ERROR_UNAVAILABLE);
+        room_refuse(shard, request, ERROR_UNAVAILABLE);
     }
 }
 
@@ -482,12 +496,12 @@ static void handle_info(struct shard *shard, const struct room *room,
 {
     struct room_answer answer = answer_of(room, request);
     if (room->visibility != ROOM_PUBLIC && member_find(shard, room, request->user_id) == NULL) {
-        (void)room_refuse(shard, request, ERROR_FORBIDDEN);
+        room_refuse(shard, request, ERROR_FORBIDDEN);
         return;
     }
     answer.at_ms = room->created_ms;
     answer.payload = (struct slice){room->name, room->name_size};
-    (void)room_answer(shard, &answer);
+    room_answer(shard, &answer);
 }
 
 /* --- typing --- */
@@ -578,7 +592,7 @@ static bool finish(struct shard *shard, struct pending *pending, bool failed)
     if (pending->answer.op == ROOM_JOIN && !failed) {
         done = answer_join(shard, room, &pending->answer, pending->follow, pending->replica);
     } else {
-        done = room_answer(shard, &pending->answer);
+        done = room_answer_try(shard, &pending->answer);
     }
     if (done) {
         if (room->state == ROOM_LOADING) {

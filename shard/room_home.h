@@ -14,11 +14,14 @@ void room_home_handle(struct shard *shard, struct room *room, const struct room_
 /* The first event of a new room: that its owner is a member. False: it cannot be published now. */
 bool room_home_begin(struct shard *shard, struct room *room);
 
-/* Answers with an error; false: the ring to the asker is full. */
-bool room_refuse(struct shard *shard, const struct room_request *request, enum error_code error);
+/* Answers with an error. */
+void room_refuse(struct shard *shard, const struct room_request *request, enum error_code error);
 
-/* Brings the answer to its asker, here or on another shard; false: that ring is full. */
-bool room_answer(struct shard *shard, const struct room_answer *answer);
+/* Brings the answer to its asker, here or on another shard. */
+void room_answer(struct shard *shard, const struct room_answer *answer);
+
+/* The same for who can wait; false: the ring to the asker is full. */
+bool room_answer_try(struct shard *shard, const struct room_answer *answer);
 
 /* Something that is not kept (typing), for a room's members on this shard but its sender, who are
  * not behind. */

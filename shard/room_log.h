@@ -29,7 +29,11 @@
 struct shard;
 struct room_log;
 
-enum { CHUNK_CLASSES = 5, CHUNK_BYTES_MAX = 128 * 1024 };
+enum {
+    CHUNK_CLASSES = 5,
+    CHUNK_BYTES_MAX = 128 * 1024,
+    ROOM_EVENT_BYTES_MAX = CHUNK_BYTES_MAX - 1024
+};
 
 struct chunk {
     uint32_t pool_link;

@@ -723,6 +723,9 @@ static void history_done(struct shard *shard, struct conn *conn, struct call *ca
 {
     if (conn != NULL && answer->room->error != ERROR_NONE) {
         session_error(conn, call_id(call), (enum error_code)answer->room->error, NULL);
+    } else if (conn != NULL && conn->out_bytes + answer->room->payload.size >
+                                   shard->config->limits_outbox_bytes / 2) {
+        session_error(conn, call_id(call), ERROR_RATE_LIMITED, "read first what was sent");
     } else if (conn != NULL) {
         struct json_writer writer = begin_answer(shard, "history", call_id(call));
         write_room_id(&writer, call_room(call));
@@ -774,6 +777,8 @@ static void on_history(struct conn *conn, struct wish *wish)
         return;
     }
     struct room_request request = request_of(conn, call, ROOM_HISTORY);
+    const uint32_t part = (uint32_t)conn->shard->config->limits_outbox_bytes / 4;
+    request.bytes_max = request.bytes_max < part ? request.bytes_max : part;
     session_history_range(&history, &request);
     room_ask(conn->shard, &request);
 }

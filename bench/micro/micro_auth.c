@@ -75,28 +75,36 @@ static void measure(const char *name, uint64_t (*work)(struct slice), struct sli
            (double)best / REPEATS, sum);
 }
 
+/* What costs libjwt most: it builds the claims in memory before it looks at the signature. */
+static struct slice costly(void)
+{
+    static char room[2 * TOKEN_MAX];
+    static char claims[TOKEN_MAX];
+    uint32_t size = (uint32_t)snprintf(claims, sizeof(claims), "%s,\"x\":[{}", CLAIMS);
+
+    while (size < 2900) {
+        memcpy(claims + size, ",{}", 3);
+        size += 3;
+    }
+    memcpy(claims + size, "]}", 2);
+    return jwt_make(room, "another", EVP_sha256(), SLICE(HEADER), (struct slice){claims, size + 2});
+}
+
 int main(void)
 {
     static char good[TOKEN_MAX];
     static char forged[TOKEN_MAX];
     static char other[TOKEN_MAX];
-    static char large[TOKEN_MAX];
-    static char filler[TOKEN_MAX];
 
     config_defaults(&config);
     auth.config = &config;
     memcpy(auth.key, key_text, sizeof(auth.key));
     const struct slice token =
         jwt_make(good, key_text, EVP_sha256(), SLICE(HEADER), SLICE(CLAIMS "}"));
-    const int size = snprintf(filler, sizeof(filler), "%s%2700s}", CLAIMS, "");
-    CHECK(size > 2700 && size < (int)sizeof(filler));
-
     measure("check: good", check, token);
-    measure("check: good and large", check,
-            jwt_make(large, key_text, EVP_sha256(), SLICE(HEADER),
-                     (struct slice){filler, (uint32_t)size}));
     measure("check: signed with another key", check,
             jwt_make(forged, "another", EVP_sha256(), SLICE(HEADER), SLICE(CLAIMS "}")));
+    measure("check: the same, large, all objects", check, costly());
     measure("check: of another algorithm", check,
             jwt_make(other, key_text, EVP_sha512(), SLICE("{\"alg\":\"HS512\",\"typ\":\"JWT\"}"),
                      SLICE(CLAIMS "}")));

@@ -114,14 +114,15 @@ static void every_sequence_of_up_to_three_bytes_is_judged_as_the_rfc_does(void)
 
 static void four_byte_sequences_are_judged_as_the_rfc_does(void)
 {
-    static const uint8_t edges[] = {0x00, 0x41, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF,
-                                    0xC0, 0xC2, 0xDF, 0xE0, 0xED, 0xEF, 0xF0, 0xF4, 0xFF};
+    enum { EDGES = 18 };
+    static const uint8_t edges[EDGES] = {0x00, 0x41, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF,
+                                         0xC0, 0xC2, 0xDF, 0xE0, 0xED, 0xEF, 0xF0, 0xF4, 0xFF};
 
     for (uint32_t lead = 0xE0; lead <= 0xFF; lead++) {
         for (uint32_t second = 0; second < 256; second++) {
-            for (uint32_t i = 0; i < sizeof edges * sizeof edges; i++) {
-                const uint8_t text[4] = {(uint8_t)lead, (uint8_t)second, edges[i / sizeof edges],
-                                         edges[i % sizeof edges]};
+            for (uint32_t i = 0; i < EDGES * EDGES; i++) {
+                const uint8_t text[4] = {(uint8_t)lead, (uint8_t)second, edges[i / EDGES],
+                                         edges[i % EDGES]};
                 judge(text, 4);
             }
         }

@@ -517,7 +517,7 @@ static void torn_group_in_a_reused_segment_brings_nothing_back(void)
                 consume(&handed, &released, 1000);
             }
         }
-        CHECK(appended == 100 * 200);
+        CHECK(appended == UINT64_C(100) * 200);
         crash(true);
         CHECK(recover(&found, &report) == 0); /* found_record checks that the row has no gap */
         CHECK(found.last <= appended && found.last >= appended - 200);

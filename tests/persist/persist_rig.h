@@ -101,8 +101,7 @@ static inline const void *rig_reply(struct rig_shard *shard, uint32_t *ret_size)
             spsc_release(&shard->lane.replies);
         }
     }
-    CHECK(!"the reply never came");
-    return NULL;
+    check_failed(__FILE__, __LINE__, "the reply never came");
 }
 
 static inline void rig_next(struct rig_shard *shard)
@@ -319,8 +318,10 @@ static inline const char *rig_history(struct rig_shard *shard, const char *room)
         at += sizeof(*entry) + ((entry->body_bytes + 7U) & ~7U);
     }
     CHECK(at == (const uint8_t *)reply + size);
-    (void)snprintf(text, sizeof(text), reply->count > 0 ? "%lu-%lu" : "", (unsigned long)first,
-                   (unsigned long)last);
+    text[0] = '\0';
+    if (reply->count > 0) {
+        (void)snprintf(text, sizeof(text), "%lu-%lu", (unsigned long)first, (unsigned long)last);
+    }
     rig_next(shard);
     return text;
 }
