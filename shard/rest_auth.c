@@ -73,19 +73,22 @@ static void signed_in(struct shard *shard, struct conn *conn, struct call *call,
     conn_resume(conn);
 }
 
-static const char *read_credentials(struct rest *rest, struct json_value *values, uint64_t seen)
+/* NULL, or what is wrong. A sign-in with a password that no account could have is wrong like any
+ * other. */
+static const char *read_credentials(const struct json_value *values, uint64_t seen,
+                                    bool registering)
 {
     const struct json_value *name = &values[FIELD_USERNAME];
     const struct json_value *password = &values[FIELD_PASSWORD];
     const struct json_value *display = &values[FIELD_DISPLAY_NAME];
 
-    (void)rest;
     if ((seen >> FIELD_USERNAME & 1) == 0 || name->type != JSON_STRING ||
         name->string.count < NAME_CHARACTERS_MIN || name->string.count > NAME_CHARACTERS_MAX) {
         return "username: a string of 2-32 characters is needed";
     }
     if ((seen >> FIELD_PASSWORD & 1) == 0 || password->type != JSON_STRING ||
-        password->string.size < PASSWORD_BYTES_MIN || password->string.size > PASSWORD_BYTES_MAX) {
+        password->string.size < (registering ? PASSWORD_BYTES_MIN : 1) ||
+        password->string.size > PASSWORD_BYTES_MAX) {
         return "password: a string of 8-1024 bytes is needed";
     }
     if ((seen >> FIELD_DISPLAY_NAME & 1) != 0 && display->type != JSON_NULL &&
@@ -111,7 +114,7 @@ static void ask_store(struct rest *rest, enum persist_op op, uint32_t good)
     if (!rest_body(rest, field_names, FIELDS, values, &seen)) {
         return;
     }
-    const char *complaint = read_credentials(rest, values, seen);
+    const char *complaint = read_credentials(values, seen, op == PERSIST_REGISTER);
     if (complaint != NULL) {
         rest_error(rest->conn, ERROR_BAD_REQUEST, complaint);
         return;

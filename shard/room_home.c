@@ -509,7 +509,7 @@ static void handle_info(struct shard *shard, const struct room *room,
 static void handle_typing(struct shard *shard, struct room *room,
                           const struct room_request *request)
 {
-    char text[ROOM_ID_MAX + 6 * USER_ID_MAX + 128];
+    char text[ROOM_ID_MAX + 6 * USER_ID_MAX + 6 * USERNAME_MAX + 128];
     struct json_writer writer = json_writer_on(text, sizeof(text));
 
     if (member_find(shard, room, request->user_id) == NULL) {
@@ -519,6 +519,8 @@ static void handle_typing(struct shard *shard, struct room *room,
     json_write_raw(&writer, room_id(room));
     JSON_WRITE(&writer, "\",\"user_id\":");
     json_write_string(&writer, request->user_id);
+    JSON_WRITE(&writer, ",\"username\":");
+    json_write_string(&writer, request->username);
     JSON_WRITE(&writer, "}");
     room_show_volatile(shard, room, request->user_id, json_written(&writer));
     for (const struct follower *follower = room->followers; follower != NULL;
