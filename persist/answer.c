@@ -30,7 +30,6 @@ struct page {
 static void page_begin(struct page *page, struct persist *persist, uint32_t lane,
                        const struct persist_head *request, enum persist_op op)
 {
-    CHECK(persist->page != NULL);
     *page = (struct page){
         .persist = persist,
         .lane = lane,
@@ -43,16 +42,16 @@ static void page_begin(struct page *page, struct persist *persist, uint32_t lane
     }
 }
 
-/* Space for one more entry, or NULL: it does not fit this page. */
-static void *page_add(struct page *page, uint32_t size)
+/* Space for one more entry; false: it does not fit this page. */
+static bool page_add(struct page *page, uint32_t size, uint8_t **ret)
 {
     if (page->size_max - page->size < size) {
-        return NULL;
+        return false;
     }
-    void *entry = page->persist->page + page->size;
+    *ret = page->persist->page + page->size;
     page->size += size;
     page->head.count++;
-    return entry;
+    return true;
 }
 
 /* Sends it; the next one is empty. What is in it says nothing if status < 0, and is left out. */
@@ -69,16 +68,17 @@ static void page_send(struct page *page, int status)
     page->size = sizeof(struct persist_head);
 }
 
-/* For lists that go on over several pages: sends the one that has no more space. NULL: larger than
+/* For lists that go on over several pages: sends the one that has no more space. False: larger than
  * any. */
-static void *page_add_or_send(struct page *page, uint32_t size)
+static bool page_add_or_send(struct page *page, uint32_t size, uint8_t **ret)
 {
-    void *entry = page_add(page, size);
-    if (entry == NULL && page->head.count > 0) {
-        page_send(page, 0);
-        entry = page_add(page, size);
+    if (page_add(page, size, ret)) {
+        return true;
     }
-    return entry;
+    if (page->head.count > 0) {
+        page_send(page, 0);
+    }
+    return page_add(page, size, ret);
 }
 
 static uint8_t *put(uint8_t *at, struct slice bytes)
@@ -147,8 +147,10 @@ static int show_member(void *context, const struct store_member *member)
     struct page *page = context;
     const uint32_t size = 3 + member->user_id.size + member->username.size;
 
-    uint8_t *at = page_add_or_send(page, size);
-    if (at == NULL || member->user_id.size > UINT8_MAX || member->username.size > UINT8_MAX) {
+    uint8_t *at;
+
+    if (member->user_id.size > UINT8_MAX || member->username.size > UINT8_MAX ||
+        !page_add_or_send(page, size, &at)) {
         return -EUCLEAN; /* longer than we ever store */
     }
     at[0] = member->role;
@@ -165,8 +167,9 @@ static int show_key(void *context, const struct store_key *key)
         .content_digest = key->content_digest, .seq = key->seq, .at_ms = key->at_ms};
 
     memcpy(entry.key_digest, key->key_digest, sizeof(entry.key_digest));
-    void *at = page_add_or_send(page, sizeof(entry));
-    CHECK(at != NULL); /* a page has room for more than its head and one key */
+    uint8_t *at;
+    const bool added = page_add_or_send(page, sizeof(entry), &at);
+    CHECK(added); /* a page has room for more than its head and one key */
     memcpy(at, &entry, sizeof(entry));
     return 0;
 }
@@ -296,9 +299,9 @@ static int show_room(void *context, const struct store_room *room)
 {
     struct page *page = context;
     const uint32_t size = aligned(room_size(room));
-    uint8_t *at = page_add(page, size);
+    uint8_t *at;
 
-    if (at == NULL) {
+    if (!page_add(page, size, &at)) {
         return 1;
     }
     memset(at + size - 8, 0, 8); /* what fills up to the next multiple of 8 */
@@ -340,8 +343,8 @@ static int show_entry(void *context, uint64_t seq, struct slice body)
         }
         page->size_max = page->size + size;
     }
-    uint8_t *at = page_add(page, size);
-    if (at == NULL) {
+    uint8_t *at;
+    if (!page_add(page, size, &at)) {
         return 1;
     }
     memset(at + size - 8, 0, 8);

@@ -130,6 +130,14 @@ bool batch_is_full(const struct persist *persist)
     return persist->batch.count >= persist->batch.records && !persist->batch.refusing;
 }
 
+bool batch_is_due(const struct persist *persist)
+{
+    const struct batch *batch = &persist->batch;
+    return batch->refusing || batch->hurry || batch->held_count > 0 || batch_is_full(persist) ||
+           batch->used >= batch->lane_bytes_max / 2 ||
+           os_now_ns() - batch->begun_ns >= batch->interval_ns;
+}
+
 /* The position of the lane's record before the one at index; without one in the batch, that of its
  * last one stored. */
 static uint64_t position_before(const struct persist *persist, uint32_t index)
@@ -311,6 +319,7 @@ static void clear(struct persist *persist)
         lane->batch_bytes = 0;
     }
     batch->open = false;
+    batch->hurry = false;
     batch->count = 0;
     batch->applied = 0;
     batch->used = 0;

@@ -34,8 +34,13 @@ bool batch_takes(const struct persist *persist, uint32_t lane, uint32_t size);
 void batch_add(struct persist *persist, uint32_t index, uint64_t position, const void *record,
                uint32_t size);
 
-/* Enough for one transaction: time to commit. */
+/* Enough for one transaction. */
 bool batch_is_full(const struct persist *persist);
+
+/* Time to commit: it is full, somebody waits for it, or its first record is persist.commit_interval
+ * old. Each commit writes every page it touched, so that fewer and larger ones cost less; the
+ * journal keeps the records meanwhile. */
+bool batch_is_due(const struct persist *persist);
 
 /* Before a read: whether it sees all records taken so far. False: answer it with -EAGAIN. */
 bool batch_is_readable(struct persist *persist);

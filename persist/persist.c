@@ -75,6 +75,7 @@ static void take_config(struct persist *persist, const struct config *config)
 {
     persist->ring_bytes = (uint32_t)config->persist_ring_bytes;
     persist->batch_records = (uint32_t)config->persist_batch_records;
+    persist->batch.interval_ns = config->persist_commit_interval * 1000000;
     persist->keys_max = (uint32_t)config->limits_idempotency_keys;
     persist->password_workers = (uint32_t)config->password_workers;
     persist->password_queue = (uint32_t)config->password_queue;
@@ -214,6 +215,7 @@ static bool take_one(struct persist *persist, uint32_t index)
         if (!batch_takes(persist, index, request->record_bytes)) {
             return false;
         }
+        persist->batch.hurry |= request->head.count > 0;
         batch_add(persist, index, request->position, request + 1, request->record_bytes);
     }
     spsc_next(requests);
@@ -251,13 +253,21 @@ static bool take_all(struct persist *persist)
     return any;
 }
 
+static bool is_stopping(const struct persist *persist)
+{
+    /* Acquire pairs with the release in persist_close: what main did before it is seen. */
+    return atomic_load_explicit(&persist->stopping, memory_order_acquire);
+}
+
 /* Steps 1 to 5. True: something was done, so there may be more. */
 static bool turn(struct persist *persist)
 {
     bool any = account_continue(persist);
 
     any = take_all(persist) || any;
-    batch_commit(persist);
+    if (batch_is_due(persist) || is_stopping(persist)) {
+        batch_commit(persist);
+    }
     persist->watermark_due = lane_tell(persist);
     lane_flush(persist);
     persist->store->ops->tend(persist->store, !any);
@@ -271,6 +281,12 @@ static void wait_for_bell(struct persist *persist)
     struct os_event events[EVENTS_MAX];
     int64_t wait_ns = IDLE_WAIT_NS;
 
+    if (batch->open) {
+        const uint64_t age_ns = os_now_ns() - batch->begun_ns;
+        wait_ns = batch->interval_ns > age_ns + LANE_WAIT_NS
+                      ? (int64_t)(batch->interval_ns - age_ns)
+                      : LANE_WAIT_NS;
+    }
     if (batch->refusing) {
         const int64_t due_ns = (int64_t)(batch->retry_at_ns - os_now_ns());
         wait_ns = due_ns > LANE_WAIT_NS ? due_ns : LANE_WAIT_NS;
@@ -284,12 +300,6 @@ static void wait_for_bell(struct persist *persist)
                   explain(-events_or_error));
         (void)nanosleep(&(struct timespec){.tv_nsec = LANE_WAIT_NS}, NULL);
     }
-}
-
-static bool is_stopping(const struct persist *persist)
-{
-    /* Acquire pairs with the release in persist_close: what main did before it is seen. */
-    return atomic_load_explicit(&persist->stopping, memory_order_acquire);
 }
 
 /* What is left in the lanes, and one more attempt at what was refused. No shard runs any more, so

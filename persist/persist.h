@@ -84,8 +84,8 @@ struct persist_head {
 };
 
 struct persist_record {
-    struct persist_head head;
-    uint64_t position; /* of the shard's journal */
+    struct persist_head head; /* a record's count 1: store it soon, the journal fills */
+    uint64_t position;        /* of the shard's journal */
     uint32_t record_bytes;
     uint32_t zero;
 };

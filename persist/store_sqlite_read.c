@@ -218,7 +218,10 @@ int store_sqlite_keys_read(struct store *base, struct slice room_id, uint32_t li
 
 static char lower(char c)
 {
-    return c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c;
+    if (c >= 'A' && c <= 'Z') {
+        c = (char)(c + ('a' - 'A'));
+    }
+    return c;
 }
 
 /* Whether text contains what, which is in lower case already. */

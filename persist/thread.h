@@ -51,7 +51,9 @@ struct batch {
     uint32_t lane_bytes_max;
     uint32_t records; /* a batch is committed when it has that many */
 
-    bool open; /* the store has a transaction open */
+    uint64_t interval_ns; /* how long a record may wait for its commit */
+    bool hurry;           /* a shard's journal fills: commit soon */
+    bool open;            /* the store has a transaction open */
     uint64_t begun_ns;
     bool refusing;       /* the last commit, or an append, failed */
     bool unreadable;     /* refusing, and even applying failed: reads would miss records */

@@ -49,7 +49,10 @@ struct username username_fold(struct slice name)
 
     for (uint32_t i = 0; i < folded.size; i++) {
         const char c = name.data[i];
-        folded.bytes[i] = c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c;
+        folded.bytes[i] = c;
+        if (c >= 'A' && c <= 'Z') {
+            folded.bytes[i] = (char)(c + ('a' - 'A'));
+        }
     }
     return folded;
 }

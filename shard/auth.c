@@ -129,7 +129,7 @@ static void make_line(char line[AUTH_KEY_SIZE + 1])
     uint8_t bytes[AUTH_KEY_SIZE / 2];
 
     os_random(bytes, sizeof(bytes));
-    for (uint32_t i = 0; i < sizeof(bytes); i++) {
+    for (size_t i = 0; i < sizeof(bytes); i++) {
         line[2 * i] = digits[bytes[i] >> 4];
         line[2 * i + 1] = digits[bytes[i] & 15];
     }
@@ -296,7 +296,7 @@ static bool header_is_ours(struct slice header)
     static const struct slice names[] = {{"alg", 3}, {"crit", 4}};
     enum { ALG, CRIT, NAMES };
     char text[TOKEN_MAX];
-    struct json_value values[NAMES];
+    struct json_value values[NAMES] = {0};
     uint64_t seen = 0;
     const int size = decode(header, text);
 
@@ -429,7 +429,7 @@ static enum auth_result check_claims(const struct config *config, struct slice t
     const uint64_t needed = 1U << CLAIM_ISS | 1U << CLAIM_AUD | 1U << CLAIM_EXP | 1U << CLAIM_SUB;
     const int64_t now = (int64_t)now_s;
     const int64_t leeway = (int64_t)(config->auth_leeway / 1000);
-    struct json_value values[CLAIMS];
+    struct json_value values[CLAIMS] = {0};
     uint64_t seen = 0;
 
     if (!read_members(text, claim_names, CLAIMS, values, &seen) || (seen & needed) != needed) {

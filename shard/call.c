@@ -74,5 +74,6 @@ bool call_store(struct shard *shard, uint64_t token, const void *request, uint32
         }
     }
     spsc_commit(&shard->lane->requests, size);
+    shard->handover.asked = true;
     return true;
 }

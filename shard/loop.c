@@ -4,6 +4,7 @@
 #include "core/check.h"
 #include "core/log.h"
 #include "shard/egress.h"
+#include "shard/handover.h"
 #include "shard/server.h"
 #include "shard/shard.h"
 
@@ -53,7 +54,7 @@ static void take_reply(struct shard *shard, const void *reply, uint32_t size)
 {
     const struct persist_head *head = reply;
     if (head->op == PERSIST_WATERMARK) {
-        journal_release(shard->journal, ((const struct persist_record *)reply)->position);
+        handover_stored(shard, ((const struct persist_record *)reply)->position);
     } else if (os_tag_kind(head->token) == ROOM_LOAD_TOKEN) {
         room_loading(shard, reply, size);
     } else {
@@ -79,34 +80,6 @@ static bool take_replies(struct shard *shard)
     }
     spsc_release(&shard->lane->replies);
     return taken == REPLIES_A_TURN_MAX;
-}
-
-/* Durable records to persistence; what does not fit stays in the journal. */
-static void hand_over(struct shard *shard)
-{
-    struct spsc *ring = &shard->lane->requests;
-    uint32_t size = 0;
-    uint64_t position = 0;
-    const void *record = journal_handover(shard->journal, &size, &position);
-
-    while (record != NULL) {
-        char *space = spsc_reserve(ring, (uint32_t)sizeof(struct persist_record) + size);
-        if (space == NULL) {
-            break;
-        }
-        const struct persist_record head = {
-            .head = {.op = PERSIST_RECORD}, .position = position, .record_bytes = size};
-        memcpy(space, &head, sizeof(head));
-        memcpy(space + sizeof(head), record, size);
-        spsc_commit(ring, (uint32_t)sizeof(head) + size);
-        journal_handover_next(shard->journal);
-        shard->handed_position = position;
-        record = journal_handover(shard->journal, &size, &position);
-    }
-    if (spsc_publish(ring)) {
-        persist_wake(shard->persist, shard->ring);
-    }
-    metrics_set(&shard->metrics->journal_backlog_bytes, journal_backlog_bytes(shard->journal));
 }
 
 static void accept_more(struct shard *shard)
@@ -174,7 +147,7 @@ static bool stopped(struct shard *shard)
     const bool late = shard->now_ms >= shard->stop_by_ms;
     const bool failed = shard->journal != NULL && journal_state(shard->journal) == JOURNAL_FAILED;
     const bool quiet = shard->journal == NULL || failed ||
-                       (journal_is_idle(shard->journal) && shard_handed_over(shard));
+                       (journal_is_idle(shard->journal) && handover_is_complete(shard));
     return quiet && (shard->conns.used == 0 || late);
 }
 
@@ -210,7 +183,7 @@ static int loop_turn(struct shard *shard, struct os_event *events, int count)
     mesh_publish(shard);
     more |= egress_run(shard); /* 5 */
     if (shard->journal != NULL) {
-        hand_over(shard); /* 6 */
+        handover_run(shard); /* 6 */
     }
     more |=
         timer_advance(shard->wheel, shard->now_ms, TIMERS_A_TURN_MAX) == TIMERS_A_TURN_MAX; /* 7 */

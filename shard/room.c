@@ -550,7 +550,7 @@ static void room_look(struct timer *timer)
             timer_arm(shard->wheel, timer, shard->now_ms + LOOK_MS);
             return;
         }
-    } else if (!shard_handed_over(shard)) {
+    } else if (!handover_is_complete(shard)) {
         /* The store may lack its latest events: loading it again would give their seq twice. */
         timer_arm(shard->wheel, timer, shard->now_ms + LOOK_MS);
         return;

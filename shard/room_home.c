@@ -479,7 +479,7 @@ static void handle_history(struct shard *shard, struct room *room,
             request->descending ? to - limit + 1 : from + limit - 1;
     }
     if (from < room->log.first_seq && request->descending && to >= room->log.first_seq &&
-        !shard_handed_over(shard)) {
+        !handover_is_complete(shard)) {
         from = room->log.first_seq; /* what the store may not have yet is in memory */
         answer.more = true;
     }

@@ -405,6 +405,7 @@ void server_print_plan(const struct config *config, uint32_t count)
     server = (struct server){.config = config, .count = count};
     mem_init(&server.plan, "all shards together", MEM_COUNT);
     plan_lanes(&server, &server.plan);
+    persist_plan(config, count, &server.plan);
     mem_print(&server.plan, stdout);
     (void)printf("%u shards: at most %.1f MiB, touched as it is needed\n", count,
                  ((double)shard.plan.total * count + (double)server.plan.total) / 1048576.0);

@@ -22,6 +22,7 @@
 #include "shard/auth.h"
 #include "shard/call.h"
 #include "shard/conn.h"
+#include "shard/handover.h"
 #include "shard/key.h"
 #include "shard/mesh.h"
 #include "shard/room.h"
@@ -68,7 +69,7 @@ struct shard {
     struct persist *persist;
     struct persist_lane *lane;
     struct mesh mesh;
-    uint64_t handed_position; /* of the journal: persistence was given all up to here */
+    struct handover handover;
 
     struct pool conns, blocks, large;
     struct pool calls, subs, rooms, users, members, keys, followers;
@@ -104,13 +105,6 @@ struct shard {
  * a sentence for people in ret_why. */
 NODISCARD int shard_init(struct shard *shard, const struct config *config, uint32_t index,
                          uint32_t count, enum mem_mode mode, char *ret_why, size_t why_size);
-
-/* Whether persistence has been given every durable record. */
-static inline bool shard_handed_over(const struct shard *shard)
-{
-    return shard->handed_position == journal_durable(shard->journal) &&
-           shard->pending.first == shard->pending.end;
-}
 
 /* The sum of a shard's counters of one pool running dry: the one answer for all is that the caller
  * refuses. */

@@ -22,6 +22,7 @@ enum {
     REPLAY_BYTES = 64 * 1024 * 1024,
     RECORD_BYTES = 300,
     BATCHED_RECORDS = 200000,
+    CACHE_BYTES = 64 * 1024 * 1024,
     EPOCH = 77,
     PATH_BYTES = CONFIG_TEXT_SIZE,
 };
@@ -56,7 +57,7 @@ static struct store *open_store(struct mem_plan *plan)
 
     mem_init(plan, "micro", MEM_MAP);
     const struct store_options options = {
-        .directory = directory, .cache_bytes = 64 * 1024 * 1024, .keys_max = 4096, .plan = plan};
+        .directory = directory, .cache_bytes = CACHE_BYTES, .keys_max = 4096, .plan = plan};
     CHECK(store_sqlite_open(&options, &store, why, sizeof(why)) == 0);
     CHECK(mem_seal(plan) == 0);
     CHECK(store->ops->run_begin(store, SLICE("boot")) == 0);

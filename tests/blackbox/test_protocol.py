@@ -355,7 +355,8 @@ async def every_request_answers_in_its_shape(context):
          ('history', room, ack['seq'], joined['epoch']), 'history')
     answer = (await off_loop(rest.get, f'/v1/rooms/{room}/messages')).json()
     same(history['events'], answer['events'], 'events over WebSocket and REST')
-    same([e for e in history['events'] if e['seq'] == ack['seq']], [push], 'event in history, pushed')
+    same([e for e in history['events'] if e['seq'] == ack['seq']], [push],
+         'event in history, pushed')
     pong = await chat.ok('ping')
     same(pong, {'type': 'pong', 'id': pong['id']}, 'pong')
     left = await chat.ok('leave', room_id=room)
@@ -366,7 +367,8 @@ async def every_request_answers_in_its_shape(context):
 async def ids_come_back_as_they_were(context):
     server = the_server(context)
     chat = await Chat.open(server, token_for(server, new_id('ann')))
-    for value in (0, -1, 2**53, -2**63, 2**63 - 1, '', 'a', '\u00e9 "quoted" \\ \n', 'x' * 64):
+    for value in (0, -1, 2**53, -2**63, 2**63 - 1, '', 'a', '\u00e9 "quoted" \\ \n',
+                  'x' * 64):
         before = len(chat.arrivals)
         await chat.socket.send(json.dumps({'type': 'ping', 'id': value}))
         await chat.until(lambda n=before: len(chat.arrivals) > n, why=f'pong {value!r}')
@@ -534,7 +536,8 @@ def keep_alive_and_connection_close_are_kept(context):
 if __name__ == '__main__':
     run([registering_logs_in_and_takes_the_name, names_and_passwords_are_checked,
          rooms_are_made_listed_and_read, private_rooms_are_closed_to_others,
-         private_rooms_are_closed_over_websocket_too, a_posted_message_is_the_event, joining_makes_a_member_event,
+         private_rooms_are_closed_over_websocket_too,
+         a_posted_message_is_the_event, joining_makes_a_member_event,
          history_pages_both_ways, unknown_paths_and_methods_are_named, head_works_where_get_does,
          health_and_metrics_speak, the_web_client_is_served, all_three_ways_to_connect_work,
          the_subprotocol_is_named_when_offered, a_client_that_offers_compression_is_served,

@@ -15,7 +15,7 @@ enum { RIG_PATH_BYTES = 200, RIG_RECORD_MAX = 8192 };
 /* A new directory beside the test, or where TMPDIR says. */
 static inline void rig_make(char directory[RIG_PATH_BYTES])
 {
-    const char *parent = getenv("TMPDIR");
+    const char *parent = getenv("TMPDIR"); /* NOLINT(concurrency-mt-unsafe): nobody sets it */
     const int size = snprintf(directory, RIG_PATH_BYTES, "%s/test_persist.XXXXXX",
                               parent != NULL ? parent : ".");
     CHECK(size > 0 && size < RIG_PATH_BYTES);
