@@ -15,11 +15,11 @@
  */
 #pragma once
 
+#include "core/check.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
-
-#define NODISCARD __attribute__((warn_unused_result))
 
 enum {
     CONFIG_TEXT_SIZE = 256, /* of a TEXT value, the terminating zero included */

@@ -15,12 +15,12 @@
  */
 #pragma once
 
+#include "core/check.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-
-#define NODISCARD __attribute__((warn_unused_result))
 
 enum { MEM_LINES_MAX = 96 };
 

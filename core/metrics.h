@@ -11,11 +11,11 @@
  */
 #pragma once
 
+#include "core/check.h"
+
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#define NODISCARD __attribute__((warn_unused_result))
 
 enum {
     METRICS_BOUNDS = 16,          /* buckets with a bound: 50 us to 5 s; metrics.c has them */

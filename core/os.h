@@ -17,11 +17,11 @@
  */
 #pragma once
 
+#include "core/check.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#define NODISCARD __attribute__((warn_unused_result))
 
 struct os_ring;
 
@@ -180,7 +180,8 @@ uint64_t os_thread_cpu_ns(void);
 /* Unpredictable bytes. */
 void os_random(void *bytes, size_t size);
 
-/* How many descriptors the process may have, and slots each ring; raises the soft limit to the hard one. */
+/* How many descriptors the process may have, and slots each ring; raises the soft limit to the hard
+ * one. */
 uint32_t os_files_max(void);
 
 /* Binds the calling thread to the index-th processor that this process may use: 0 or -errno. */

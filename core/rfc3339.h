@@ -7,10 +7,10 @@
  */
 #pragma once
 
+#include "core/check.h"
+
 #include <stddef.h>
 #include <stdint.h>
-
-#define NODISCARD __attribute__((warn_unused_result))
 
 enum { RFC3339_SIZE = 24 }; /* bytes; no terminating zero */
 

@@ -1,4 +1,5 @@
-/* slice.h - bytes that somebody else owns: a pointer and a size. Lives as long as what it points into. */
+/* slice.h - bytes that somebody else owns: a pointer and a size, good as long as what it points to.
+ */
 #pragma once
 
 #include <stdbool.h>

@@ -21,13 +21,12 @@
  */
 #pragma once
 
+#include "core/check.h"
 #include "core/slice.h"
 #include "core/utf8.h"
 
 #include <stdbool.h>
 #include <stdint.h>
-
-#define NODISCARD __attribute__((warn_unused_result))
 
 /* Close codes that this codec itself gives (RFC 6455 section 7.4.1); negated: its errors. */
 #define WS_PROTOCOL_ERROR      1002

@@ -23,11 +23,11 @@
  */
 #pragma once
 
+#include "core/check.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#define NODISCARD __attribute__((warn_unused_result))
 
 enum {
     SEGMENT_BLOCK_BYTES = 4096,

@@ -31,7 +31,8 @@ ONLY_IN = {
     'jwt.h': ('shard/auth.c',),
     'mimalloc.h': ('core/mem.c',),
     'ini.h': ('core/config.c',),
-    'openssl/': ('core/ws_accept.c', 'bench/token.c', 'tests/shard/jwt_maker.h'),
+    'openssl/': ('core/ws_accept.c', 'bench/token.c', 'bench/micro/micro_auth.c',
+                 'tests/shard/jwt_maker.h'),
     'systemd/': ('shard/notify.c',),
     'hiredis/': ('persist/redis.c',),
     'mongoc/': ('persist/mongo.c',),
@@ -51,7 +52,8 @@ BANNED_IN_PRODUCT = {
 BANNED_ANYWHERE = {r'\b(FIX[M]E|TOD[O]|XX[X])\b': 'an issue number'}
 PRODUCT = ('core', 'fileio', 'persist', 'shard')
 LINE_MAX, FUNCTION_MAX, FILE_MAX = 100, 70, 800
-TEXT_SUFFIXES = ('.c', '.h', '.def', '.py', '.md', '.js', '.mjs', '.css', '.html', '.build', '.txt')
+TEXT_SUFFIXES = ('.c', '.h', '.def', '.py', '.md', '.js', '.mjs', '.css', '.html', '.build', '.txt',
+                 '.sh')
 SKIPPED = re.compile(r'^(build[^/]*|data|\.git|corpus|__pycache__|node_modules|web-shots)$')
 
 
@@ -165,7 +167,7 @@ def wiring_faults(root):
         if path.stem.startswith('fuzz_') and not any((path.parent / 'corpus' / name).glob('*')):
             yield path, f'no corpus in {path.parent.relative_to(root)}/corpus/{name}'
     runner = (root / 'tests/run.py').read_text()
-    for pattern in ('tests/**/test_*.py', 'tests/**/test_*.mjs'):
+    for pattern in ('tests/**/test_*.py', 'tests/**/test_*.mjs', 'tests/**/test_*.sh'):
         for path in sorted(root.glob(pattern)):
             rel = path.relative_to(root)
             if f'{rel.parent}/test_*{rel.suffix}' not in runner and str(rel) not in runner:
@@ -184,7 +186,7 @@ def texts(root):
             continue
         if path.is_dir():
             yield from texts(path)
-        elif path.suffix in TEXT_SUFFIXES or path.name == 'meson.build':
+        elif path.suffix in TEXT_SUFFIXES or path.parent.name in ('scripts', '.ci'):
             yield path
 
 

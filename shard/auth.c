@@ -526,7 +526,7 @@ int auth_sign(const struct auth *auth, struct slice user_id, struct slice userna
         error = -ENOSPC;
     }
     if (error == 0) {
-        memcpy(token, text, size);
+        memcpy(token, text, size); /* NOLINT(bugprone-not-null-terminated-result): as said */
     }
     free(text);
     return error != 0 ? error : (int)size;

@@ -2,55 +2,12 @@
 #include "shard/session.h"
 
 #include "core/check.h"
+#include "shard/command.h"
 #include "shard/egress.h"
 #include "shard/event.h"
 #include "shard/shard.h"
 
 #include <errno.h>
-
-/* --- a request's fields --- */
-
-enum field {
-    FIELD_TYPE,
-    FIELD_ID,
-    FIELD_ROOM_ID,
-    FIELD_TEXT,
-    FIELD_DATA,
-    FIELD_REPLY_TO,
-    FIELD_FILE_IDS,
-    FIELD_IDEMPOTENCY_KEY,
-    FIELD_AFTER_SEQ,
-    FIELD_BEFORE_SEQ,
-    FIELD_EPOCH,
-    FIELD_LIMIT,
-    FIELD_ORDER,
-    FIELD_TOKEN,
-    FIELDS
-};
-
-static const struct slice field_names[FIELDS] = {
-    [FIELD_TYPE] = {"type", 4},           [FIELD_ID] = {"id", 2},
-    [FIELD_ROOM_ID] = {"room_id", 7},     [FIELD_TEXT] = {"text", 4},
-    [FIELD_DATA] = {"data", 4},           [FIELD_REPLY_TO] = {"reply_to", 8},
-    [FIELD_FILE_IDS] = {"file_ids", 8},   [FIELD_IDEMPOTENCY_KEY] = {"idempotency_key", 15},
-    [FIELD_AFTER_SEQ] = {"after_seq", 9}, [FIELD_BEFORE_SEQ] = {"before_seq", 10},
-    [FIELD_EPOCH] = {"epoch", 5},         [FIELD_LIMIT] = {"limit", 5},
-    [FIELD_ORDER] = {"order", 5},         [FIELD_TOKEN] = {"token", 5},
-};
-
-struct wish {
-    uint64_t seen; /* bits of enum field */
-    struct json_value values[FIELDS];
-    struct slice id; /* raw, or empty */
-    struct slice room_id;
-    const char *complaint; /* what is wrong with it */
-    char room_text[ROOM_ID_MAX];
-};
-
-static bool has(const struct wish *wish, enum field field)
-{
-    return (wish->seen >> field & 1) != 0;
-}
 
 static void session_error(struct conn *conn, struct slice id, enum error_code error,
                           const char *text)
@@ -62,88 +19,9 @@ static void session_error(struct conn *conn, struct slice id, enum error_code er
     conn_write_frame(conn, WS_TEXT, json_written(&writer));
 }
 
-static void complain(struct conn *conn, const struct wish *wish)
+static void complain(struct conn *conn, const struct command *command)
 {
-    session_error(conn, wish->id, ERROR_BAD_REQUEST, wish->complaint);
-}
-
-static bool wrong(struct wish *wish, const char *complaint)
-{
-    wish->complaint = complaint;
-    return false;
-}
-
-/* id: an integer, or a string of at most CALL_ID_MAX bytes as it came. */
-static bool read_id(struct wish *wish)
-{
-    const struct json_value *id = &wish->values[FIELD_ID];
-    if (!has(wish, FIELD_ID)) {
-        return true;
-    }
-    const bool number = id->type == JSON_NUMBER && id->is_integer;
-    if ((!number && id->type != JSON_STRING) || id->raw.size > CALL_ID_MAX) {
-        return wrong(wish, "id: an integer or a string of at most 256 bytes");
-    }
-    wish->id = id->raw;
-    return true;
-}
-
-static bool read_wish(struct slice text, struct wish *wish)
-{
-    struct json_reader reader;
-    struct json_string key;
-    struct json_value value;
-    int got = json_open_object(&reader, text);
-
-    for (got = got < 0 ? got : json_next_member(&reader, &key, &value); got > 0;
-         got = json_next_member(&reader, &key, &value)) {
-        const int field = json_key_take(&key, field_names, FIELDS, &wish->seen);
-        if (field == -EEXIST) {
-            return wrong(wish, "a key stands there twice");
-        }
-        if (field >= 0) {
-            wish->values[field] = value;
-        }
-    }
-    if (got < 0) {
-        wish->seen = 0;
-        return wrong(wish, json_error_text(reader.error));
-    }
-    if (!read_id(wish)) {
-        return false;
-    }
-    if (!has(wish, FIELD_TYPE) || wish->values[FIELD_TYPE].type != JSON_STRING) {
-        return wrong(wish, "type: a string is needed");
-    }
-    return true;
-}
-
-static bool read_room(struct wish *wish)
-{
-    const struct json_value *room = &wish->values[FIELD_ROOM_ID];
-    if (!has(wish, FIELD_ROOM_ID) || room->type != JSON_STRING) {
-        return wrong(wish, "room_id: a string is needed");
-    }
-    const int size = json_string_decode(&room->string, wish->room_text, ROOM_ID_MAX);
-    wish->room_id = (struct slice){wish->room_text, size > 0 ? (uint32_t)size : 0};
-    return room_id_valid(wish->room_id)
-               ? true
-               : wrong(wish, "room_id: 1-64 characters of A-Z a-z 0-9 . _ -");
-}
-
-/* A seq or a count; absent is fine. */
-static bool read_number(struct wish *wish, enum field field, uint64_t *ret, const char *complaint)
-{
-    const struct json_value *value = &wish->values[field];
-    if (!has(wish, field) || value->type == JSON_NULL) {
-        wish->seen &= ~(1ULL << field);
-        return true;
-    }
-    if (value->type != JSON_NUMBER || !value->is_integer || value->integer < 0) {
-        return wrong(wish, complaint);
-    }
-    *ret = (uint64_t)value->integer;
-    return true;
+    session_error(conn, command->id, ERROR_BAD_REQUEST, command->complaint);
 }
 
 /* --- calls --- */
@@ -158,17 +36,18 @@ static struct slice call_room(const struct call *call)
     return (struct slice){call->room_id, call->room_id_size};
 }
 
-static struct call *begin_call(struct conn *conn, const struct wish *wish, call_done done)
+static struct call *begin_call(struct conn *conn, const struct command *command, call_done done)
 {
     struct call *call = call_take(conn->shard, conn, done);
     if (call == NULL) {
-        session_error(conn, wish->id, ERROR_UNAVAILABLE, NULL);
+        session_error(conn, command->id, ERROR_UNAVAILABLE, NULL);
         return NULL;
     }
-    call->id_size = (uint16_t)wish->id.size;
-    memcpy(call->id, wish->id.data != NULL ? wish->id.data : "", wish->id.size);
-    call->room_id_size = (uint8_t)wish->room_id.size;
-    memcpy(call->room_id, wish->room_id.data != NULL ? wish->room_id.data : "", wish->room_id.size);
+    call->id_size = (uint16_t)command->id.size;
+    memcpy(call->id, command->id.data != NULL ? command->id.data : "", command->id.size);
+    call->room_id_size = (uint8_t)command->room_id.size;
+    memcpy(call->room_id, command->room_id.data != NULL ? command->room_id.data : "",
+           command->room_id.size);
     return call;
 }
 
@@ -310,20 +189,20 @@ void session_connect(struct conn *conn, struct slice token, struct slice id)
     }
 }
 
-static void on_connect(struct conn *conn, struct wish *wish)
+static void on_connect(struct conn *conn, struct command *command)
 {
-    const struct json_value *token = &wish->values[FIELD_TOKEN];
+    const struct json_value *token = &command->values[FIELD_TOKEN];
     char text[TOKEN_MAX];
 
     if (conn->connected) {
-        wish->complaint = "connected already";
-        complain(conn, wish);
+        command->complaint = "connected already";
+        complain(conn, command);
         return;
     }
-    const int size = has(wish, FIELD_TOKEN) && token->type == JSON_STRING
+    const int size = command_has(command, FIELD_TOKEN) && token->type == JSON_STRING
                          ? json_string_decode(&token->string, text, sizeof(text))
                          : -EINVAL;
-    session_connect(conn, (struct slice){text, size > 0 ? (uint32_t)size : 0}, wish->id);
+    session_connect(conn, (struct slice){text, size > 0 ? (uint32_t)size : 0}, command->id);
 }
 
 void session_idle(struct conn *conn)
@@ -507,62 +386,63 @@ static void join_done(struct shard *shard, struct conn *conn, struct call *call,
     place_cursor(shard, conn, call, sub);
 }
 
-static void on_join(struct conn *conn, struct wish *wish)
+static void on_join(struct conn *conn, struct command *command)
 {
     struct shard *shard = conn->shard;
     uint64_t after = 0;
-    const struct json_value *epoch = &wish->values[FIELD_EPOCH];
+    const struct json_value *epoch = &command->values[FIELD_EPOCH];
 
-    if (!read_room(wish) ||
-        !read_number(wish, FIELD_AFTER_SEQ, &after, "after_seq: a number of 0 or more")) {
-        complain(conn, wish);
+    if (!command_read_room(command) || !command_read_number(command, FIELD_AFTER_SEQ, &after,
+                                                            "after_seq: a number of 0 or more")) {
+        complain(conn, command);
         return;
     }
-    if (has(wish, FIELD_EPOCH) && epoch->type != JSON_STRING && epoch->type != JSON_NULL) {
-        wish->complaint = "epoch: a string";
-        complain(conn, wish);
+    if (command_has(command, FIELD_EPOCH) && epoch->type != JSON_STRING &&
+        epoch->type != JSON_NULL) {
+        command->complaint = "epoch: a string";
+        complain(conn, command);
         return;
     }
     if (conn->sub_count >= shard->config->limits_rooms_per_connection &&
-        sub_of(conn, wish->room_id) == NULL) {
-        session_error(conn, wish->id, ERROR_RATE_LIMITED, "too many rooms on one connection");
+        sub_of(conn, command->room_id) == NULL) {
+        session_error(conn, command->id, ERROR_RATE_LIMITED, "too many rooms on one connection");
         return;
     }
-    struct call *call = begin_call(conn, wish, join_done);
+    struct call *call = begin_call(conn, command, join_done);
     if (call == NULL) {
         return;
     }
-    call->has_after = has(wish, FIELD_AFTER_SEQ);
+    call->has_after = command_has(command, FIELD_AFTER_SEQ);
     call->after_seq = after;
-    call->has_epoch = has(wish, FIELD_EPOCH) && epoch->type == JSON_STRING;
+    call->has_epoch = command_has(command, FIELD_EPOCH) && epoch->type == JSON_STRING;
     if (call->has_epoch && !event_parse_epoch(epoch->string.raw, &call->epoch)) {
         call->epoch = 0; /* matches none */
     }
     struct room_request request = request_of(conn, call, ROOM_JOIN);
-    const struct room *replica = room_follow(shard, wish->room_id);
+    const struct room *replica = room_follow(shard, command->room_id);
     request.follow = true;
     request.replica = replica != NULL ? room_index(shard, replica) : 0;
-    if (replica == NULL && room_home(shard, wish->room_id) != shard->index) {
-        session_error(conn, wish->id, ERROR_UNAVAILABLE, NULL);
+    if (replica == NULL && room_home(shard, command->room_id) != shard->index) {
+        session_error(conn, command->id, ERROR_UNAVAILABLE, NULL);
         call_give(shard, call);
         return;
     }
     room_ask(shard, &request);
 }
 
-static void on_leave(struct conn *conn, struct wish *wish)
+static void on_leave(struct conn *conn, struct command *command)
 {
-    if (!read_room(wish)) {
-        complain(conn, wish);
+    if (!command_read_room(command)) {
+        complain(conn, command);
         return;
     }
-    struct sub *sub = sub_of(conn, wish->room_id);
+    struct sub *sub = sub_of(conn, command->room_id);
     if (sub != NULL) {
         room_unsubscribe(conn->shard, sub);
     }
-    if (wish->id.size > 0) {
-        struct json_writer writer = begin_answer(conn->shard, "left", wish->id);
-        write_room_id(&writer, wish->room_id);
+    if (command->id.size > 0) {
+        struct json_writer writer = begin_answer(conn->shard, "left", command->id);
+        write_room_id(&writer, command->room_id);
         end_answer(conn, &writer);
     }
 }
@@ -614,67 +494,69 @@ static void send_done(struct shard *shard, struct conn *conn, struct call *call,
     call_give(shard, call);
 }
 
-/* What a message may hold; says in wish what is wrong. ERROR_NONE: fine. */
-static enum error_code check_message(const struct config *config, struct wish *wish,
+/* What a message may hold; says in command what is wrong. ERROR_NONE: fine. */
+static enum error_code check_message(const struct config *config, struct command *command,
                                      uint64_t *ret_reply_to)
 {
-    const struct json_value *text = &wish->values[FIELD_TEXT];
-    const struct json_value *data = &wish->values[FIELD_DATA];
-    const struct json_value *key = &wish->values[FIELD_IDEMPOTENCY_KEY];
+    const struct json_value *text = &command->values[FIELD_TEXT];
+    const struct json_value *data = &command->values[FIELD_DATA];
+    const struct json_value *key = &command->values[FIELD_IDEMPOTENCY_KEY];
     const char *wrong_text = NULL;
 
-    if (!read_room(wish) || !read_number(wish, FIELD_REPLY_TO, ret_reply_to, "reply_to: a seq")) {
+    if (!command_read_room(command) ||
+        !command_read_number(command, FIELD_REPLY_TO, ret_reply_to, "reply_to: a seq")) {
         return ERROR_BAD_REQUEST;
     }
-    if (!has(wish, FIELD_TEXT) || text->type != JSON_STRING) {
+    if (!command_has(command, FIELD_TEXT) || text->type != JSON_STRING) {
         wrong_text = "text: a string is needed";
     } else if (text->string.size == 0) {
         wrong_text = "text: must not be empty";
-    } else if (has(wish, FIELD_DATA) && data->type != JSON_OBJECT) {
+    } else if (command_has(command, FIELD_DATA) && data->type != JSON_OBJECT) {
         wrong_text = "data: an object";
-    } else if (has(wish, FIELD_FILE_IDS)) {
+    } else if (command_has(command, FIELD_FILE_IDS)) {
         wrong_text = "file_ids: this server takes no files";
-    } else if (has(wish, FIELD_IDEMPOTENCY_KEY) &&
+    } else if (command_has(command, FIELD_IDEMPOTENCY_KEY) &&
                (key->type != JSON_STRING || key->string.size > 64)) {
         wrong_text = "idempotency_key: 1-64 printable ASCII characters";
     }
-    wish->complaint = wrong_text;
+    command->complaint = wrong_text;
     if (wrong_text != NULL) {
         return ERROR_BAD_REQUEST;
     }
-    wish->complaint = "text: longer than limits.text_bytes";
+    command->complaint = "text: longer than limits.text_bytes";
     return text->string.size > config->limits_text_bytes ? ERROR_TOO_LARGE : ERROR_NONE;
 }
 
-static void on_send(struct conn *conn, struct wish *wish)
+static void on_send(struct conn *conn, struct command *command)
 {
     struct shard *shard = conn->shard;
     char key_text[64];
     uint64_t reply_to = 0;
     struct slice key = {key_text, 0};
-    enum error_code error = check_message(shard->config, wish, &reply_to);
+    enum error_code error = check_message(shard->config, command, &reply_to);
 
-    if (error == ERROR_NONE && has(wish, FIELD_IDEMPOTENCY_KEY)) {
-        const int size = json_string_decode(&wish->values[FIELD_IDEMPOTENCY_KEY].string, key_text,
-                                            sizeof(key_text));
+    if (error == ERROR_NONE && command_has(command, FIELD_IDEMPOTENCY_KEY)) {
+        const int size = json_string_decode(&command->values[FIELD_IDEMPOTENCY_KEY].string,
+                                            key_text, sizeof(key_text));
         key.size = size > 0 ? (uint32_t)size : 0;
         if (!session_key_valid(key)) {
-            wish->complaint = "idempotency_key: 1-64 printable ASCII characters";
+            command->complaint = "idempotency_key: 1-64 printable ASCII characters";
             error = ERROR_BAD_REQUEST;
         }
     }
     if (error != ERROR_NONE) {
-        session_error(conn, wish->id, error, wish->complaint);
+        session_error(conn, command->id, error, command->complaint);
         return;
     }
-    struct call *call = begin_call(conn, wish, send_done);
+    struct call *call = begin_call(conn, command, send_done);
     if (call == NULL) {
         return;
     }
     struct room_request request = request_of(conn, call, ROOM_SEND);
     request.reply_to = reply_to;
-    request.text = wish->values[FIELD_TEXT].raw;
-    request.data = has(wish, FIELD_DATA) ? wish->values[FIELD_DATA].raw : (struct slice){0};
+    request.text = command->values[FIELD_TEXT].raw;
+    request.data =
+        command_has(command, FIELD_DATA) ? command->values[FIELD_DATA].raw : (struct slice){0};
     if (key.size > 0) {
         session_digest(&request, key);
     }
@@ -683,13 +565,13 @@ static void on_send(struct conn *conn, struct wish *wish)
 
 /* --- history --- */
 
-void session_history_range(const struct history_wish *wish, struct room_request *request)
+void session_history_range(const struct history_wish *command, struct room_request *request)
 {
-    const uint64_t before = wish->has_before ? wish->before_seq : UINT64_MAX;
-    request->descending = wish->descending;
-    request->from_seq = wish->has_after ? wish->after_seq + 1 : 1;
+    const uint64_t before = command->has_before ? command->before_seq : UINT64_MAX;
+    request->descending = command->descending;
+    request->from_seq = command->has_after ? command->after_seq + 1 : 1;
     request->to_seq = before > 0 ? before - 1 : 0;
-    request->limit = wish->limit;
+    request->limit = command->limit;
 }
 
 void session_write_page(struct json_writer *writer, const struct room_answer *answer)
@@ -736,43 +618,44 @@ static void history_done(struct shard *shard, struct conn *conn, struct call *ca
     call_give(shard, call);
 }
 
-static bool read_history(struct wish *wish, struct history_wish *history)
+static bool read_history(struct command *command, struct history_wish *history)
 {
-    const struct json_value *order = &wish->values[FIELD_ORDER];
+    const struct json_value *order = &command->values[FIELD_ORDER];
     uint64_t limit = HISTORY_LIMIT_DEFAULT;
 
-    if (!read_room(wish) ||
-        !read_number(wish, FIELD_BEFORE_SEQ, &history->before_seq, "before_seq: a seq") ||
-        !read_number(wish, FIELD_AFTER_SEQ, &history->after_seq, "after_seq: a seq") ||
-        !read_number(wish, FIELD_LIMIT, &limit, "limit: 1-200")) {
+    if (!command_read_room(command) ||
+        !command_read_number(command, FIELD_BEFORE_SEQ, &history->before_seq,
+                             "before_seq: a seq") ||
+        !command_read_number(command, FIELD_AFTER_SEQ, &history->after_seq, "after_seq: a seq") ||
+        !command_read_number(command, FIELD_LIMIT, &limit, "limit: 1-200")) {
         return false;
     }
     if (limit < 1 || limit > HISTORY_LIMIT_MAX) {
-        return wrong(wish, "limit: 1-200");
+        return command_wrong(command, "limit: 1-200");
     }
-    history->has_before = has(wish, FIELD_BEFORE_SEQ);
-    history->has_after = has(wish, FIELD_AFTER_SEQ);
+    history->has_before = command_has(command, FIELD_BEFORE_SEQ);
+    history->has_after = command_has(command, FIELD_AFTER_SEQ);
     history->descending = !history->has_after;
     history->limit = (uint32_t)limit;
-    if (has(wish, FIELD_ORDER)) {
+    if (command_has(command, FIELD_ORDER)) {
         const bool text = order->type == JSON_STRING;
         const bool ascending = text && json_string_equal(&order->string, SLICE("asc"));
         if (!ascending && !(text && json_string_equal(&order->string, SLICE("desc")))) {
-            return wrong(wish, "order: asc or desc");
+            return command_wrong(command, "order: asc or desc");
         }
         history->descending = !ascending;
     }
     return true;
 }
 
-static void on_history(struct conn *conn, struct wish *wish)
+static void on_history(struct conn *conn, struct command *command)
 {
     struct history_wish history = {0};
-    if (!read_history(wish, &history)) {
-        complain(conn, wish);
+    if (!read_history(command, &history)) {
+        complain(conn, command);
         return;
     }
-    struct call *call = begin_call(conn, wish, history_done);
+    struct call *call = begin_call(conn, command, history_done);
     if (call == NULL) {
         return;
     }
@@ -785,18 +668,18 @@ static void on_history(struct conn *conn, struct wish *wish)
 
 /* --- small talk --- */
 
-static void on_ping(struct conn *conn, struct wish *wish)
+static void on_ping(struct conn *conn, struct command *command)
 {
-    struct json_writer writer = begin_answer(conn->shard, "pong", wish->id);
+    struct json_writer writer = begin_answer(conn->shard, "pong", command->id);
     end_answer(conn, &writer);
 }
 
-static void on_typing(struct conn *conn, struct wish *wish)
+static void on_typing(struct conn *conn, struct command *command)
 {
     enum { TYPING_EVERY_MS = 3000 };
     struct shard *shard = conn->shard;
-    if (!read_room(wish)) {
-        complain(conn, wish);
+    if (!command_read_room(command)) {
+        complain(conn, command);
         return;
     }
     if (conn->typing_ms != 0 && shard->now_ms - conn->typing_ms < TYPING_EVERY_MS) {
@@ -804,13 +687,13 @@ static void on_typing(struct conn *conn, struct wish *wish)
     }
     conn->typing_ms = shard->now_ms;
     struct room_request request = request_of(conn, NULL, ROOM_TYPING);
-    request.room_id = wish->room_id;
+    request.room_id = command->room_id;
     room_ask(shard, &request);
 }
 
 static const struct {
     struct slice type;
-    void (*handle)(struct conn *conn, struct wish *wish);
+    void (*handle)(struct conn *conn, struct command *command);
 } types[] = {
     {{"send", 4}, on_send},       {{"join", 4}, on_join},     {{"leave", 5}, on_leave},
     {{"history", 7}, on_history}, {{"typing", 6}, on_typing}, {{"ping", 4}, on_ping},
@@ -819,30 +702,30 @@ static const struct {
 
 void session_message(struct conn *conn, enum ws_opcode opcode, char *text, uint32_t size)
 {
-    struct wish wish;
+    struct command command;
     const uint32_t count = sizeof(types) / sizeof(types[0]);
 
     if (opcode != WS_TEXT) {
         conn_close(conn, CLOSE_BINARY);
         return;
     }
-    wish.seen = 0;
-    wish.id = wish.room_id = (struct slice){NULL, 0};
-    if (!read_wish((struct slice){text, size}, &wish)) {
-        complain(conn, &wish);
+    command.seen = 0;
+    command.id = command.room_id = (struct slice){NULL, 0};
+    if (!command_read((struct slice){text, size}, &command)) {
+        complain(conn, &command);
         return;
     }
     for (uint32_t i = 0; i < count; i++) {
-        if (!json_string_equal(&wish.values[FIELD_TYPE].string, types[i].type)) {
+        if (!json_string_equal(&command.values[FIELD_TYPE].string, types[i].type)) {
             continue;
         }
         if (!conn->connected && types[i].handle != on_connect && types[i].handle != on_ping) {
-            session_error(conn, wish.id, ERROR_UNAUTHORIZED, "connect first");
+            session_error(conn, command.id, ERROR_UNAUTHORIZED, "connect first");
             conn_close(conn, CLOSE_UNAUTHORIZED);
             return;
         }
-        types[i].handle(conn, &wish);
+        types[i].handle(conn, &command);
         return;
     }
-    session_error(conn, wish.id, ERROR_BAD_REQUEST, "type: unknown");
+    session_error(conn, command.id, ERROR_BAD_REQUEST, "type: unknown");
 }

@@ -254,7 +254,8 @@ static int add_root(struct web_walk *walk)
 }
 
 int web_files_open(struct web_files *web, const struct config *config, struct mem_plan *plan,
-                   char *ret_why, size_t why_size)
+                   char *ret_why, /* NOLINT(readability-non-const-parameter): by walk */
+                   size_t why_size)
 {
     char beside[PATH_MAX];
     const char *const usual[] = {beside, "/usr/local/share/damso/web", "/usr/share/damso/web"};

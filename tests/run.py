@@ -150,8 +150,8 @@ def steps_of(quick):
                    env={'DAMSOD': str(ROOT / 'build' / 'damsod')})
     yield Step('mutations', ['sh', ROOT / 'scripts/mutate.sh'], 900, count=count_closing)
     yield Step('fuzz', [ROOT / 'scripts/fuzz', FUZZ_SECONDS], 900, count=count_closing)
-    yield Step('service file', ['systemd-analyze', 'verify', ROOT / 'systemd/damsod.service'], 60,
-               tools=('systemd-analyze', ROOT / 'systemd/damsod.service'))
+    yield Step('service', ['sh', ROOT / 'tests/shard/test_systemd.sh', ROOT / 'build' / 'damsod'],
+               120, needs=('build',), count=count_closing)
     yield Step('clang-tidy', [ROOT / 'scripts/clang-tidy', *product], 1200, needs=('build-fuzz',),
                tools=('clang-tidy-14',))
 
@@ -239,14 +239,17 @@ def run_step(run, step, broken):
     if code != 0 or late:
         counts.failed = max(counts.failed, 1)
     line(step.name, str(counts), time.monotonic() - began)
-    for skipped in re.findall(r'^skip .*', text, re.MULTILINE):
+    for skipped in re.findall(r'^skip(?:ped)? .*', text, re.MULTILINE):
         print(f'    {skipped}')
     if counts.failed:
         if late:
             print(f'    ended after its {step.seconds} s')
-        for failure in re.findall(r'^(?:FAIL|not ok)\b.*', text, re.MULTILINE)[:TAIL_LINES]:
+        failures = re.findall(r'^ *(?:FAIL(?:ED)?|not ok)\b.*', text, re.MULTILINE)
+        for failure in failures[:TAIL_LINES]:
             print(f'    {failure}')
-        print(f'{indented(text)}\n    all of it: {log.relative_to(ROOT)}', flush=True)
+        if text.strip():
+            print(indented(text))
+        print(f'    all of it: {log.relative_to(ROOT)}', flush=True)
     return counts
 
 

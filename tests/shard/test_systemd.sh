@@ -54,7 +54,7 @@ io_uring_passes_the_filter() {
     fi
     denied=$(sed -n 's/^SystemCallFilter=~//p' "$tree/systemd/damsod.service")
     for group in $denied; do
-        if systemd-analyze syscall-filter "$group" | grep -q '^ *\(io_uring_\|@aio\|@io-event\)'; then
+        if systemd-analyze syscall-filter "$group" | grep -q '^ *\(io_uring_\|@aio\)'; then
             fail "$1"
             return
         fi
@@ -108,7 +108,7 @@ sample_configuration_shows_the_defaults() {
     if "$damsod" --print-default-config >"$here/defaults" &&
         diff -u "$here/defaults" "$here/sample" &&
         ! sed '/^\[/,$d' "$tree/systemd/damsod.conf" | grep -q '^[^#]' &&
-        (cd "$here" && "$damsod" --config "$tree/systemd/damsod.conf" --check-config >/dev/null); then
+        "$damsod" --config "$tree/systemd/damsod.conf" --check-config >/dev/null; then
         pass "$1"
     else
         fail "$1"

@@ -357,7 +357,7 @@ static void without_a_directory_named_the_usual_places_are_looked_at(void)
 
 int main(void)
 {
-    const char *parent = getenv("TMPDIR");
+    const char *parent = getenv("TMPDIR"); /* NOLINT(concurrency-mt-unsafe): one thread */
 
     log_writer(count_line);
     config_defaults(&config);
