@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 extern char **environ;
@@ -80,6 +81,7 @@ static int run(struct config *config, const struct options *options,
     (void)sigaddset(&signals, SIGHUP);
     (void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)umask(077); /* what is written here is nobody else's: keys, messages, password hashes */
     log_init((enum log_level)config->log_level, (enum log_prefix)config->log_priority_prefix);
 
     enum exit_code failure = server_open(&server, config, options->shards, &damso, true,

@@ -114,8 +114,11 @@ def make_rooms(server):
 
 
 async def reads_go_on(server):
-    """Joined long ago, reads by REST and WebSocket, talks with ping while sends are refused."""
+    """While sends are refused, a member reads all by REST, a page by WebSocket, and joins."""
     rest = user(server, 'receiver1')
+    for room in ROOMS:
+        seqs = [event['seq'] for event in await off_loop(rest.history, room)]
+        same(seqs, list(range(1, len(seqs) + 1)), f'the whole history of {room}')
     answer = await off_loop(rest.get, f'/v1/rooms/{ROOMS[0]}/messages?limit=20')
     same(answer.status, 200, f'history over REST: {answer}')
     expect(answer.json()['events'], 'a page of the newest events is empty')

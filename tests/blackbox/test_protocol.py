@@ -429,8 +429,8 @@ async def typing_goes_out_once_in_three_seconds(context):
     await other.until(typings, why='typing')
     await chat.settle()
     await asyncio.sleep(0.3)
-    same(typings(), [{'type': 'typing', 'room_id': room, 'user_id': chat.connected['user_id']}],
-         'typing')
+    same(typings(), [{'type': 'typing', 'room_id': room, 'user_id': chat.connected['user_id'],
+                      'username': chat.connected['user_id']}], 'typing')
     while len(typings()) < 2:
         expect(time.monotonic() - begin < 10, 'no second typing within 10 s')
         await chat.socket.send(json.dumps({'type': 'typing', 'room_id': room}))
