@@ -7,8 +7,10 @@
 #include <stdio.h>
 
 enum {
-    SENDS_A_TURN_MAX = 1024,
-    GATHER_MAX = 2048,       /* bytes: a piece above this goes straight from the log */
+    SENDS_A_TURN_MAX = 128, /* about half a millisecond: the journal's completions wait no longer */
+    GATHER_MAX = 2048,      /* bytes: a piece above this goes straight from the log */
+    BUSY_PERCENT = 50,
+    QUIET_PERCENT = 30,
     JUDGE_NS = 20 * 1000000, /* how often busy is looked at */
     ROUND_MEMBER_US = 350,   /* a round of a busy room waits at most so long a member */
 };
@@ -354,24 +356,26 @@ void room_fan_out_later(struct shard *shard, struct room *room)
     }
 }
 
-void egress_judge(struct shard *shard, uint64_t busy_ns)
+void egress_judge(struct shard *shard)
 {
     const uint64_t maximum = shard->config->egress_round_max;
-    const uint64_t passed = shard->now_ns - shard->round_judged_ns;
+    const uint64_t passed_ns = shard->now_ns - shard->round_judged_ns;
 
-    shard->round_busy_ns += busy_ns;
-    if (passed < JUDGE_NS) {
+    if (passed_ns < JUDGE_NS) {
         return;
     }
-    const uint64_t percent = shard->round_busy_ns * 100 / passed;
-    if (percent > 40 && shard->round_ms < maximum) {
+    /* The thread's processor time: most of the work is the kernel's, inside os_turn. */
+    const uint64_t cpu_ns = os_thread_cpu_ns();
+    const uint64_t percent = (cpu_ns - shard->round_cpu_ns) * 100 / passed_ns;
+    if (percent > BUSY_PERCENT && shard->round_ms < maximum) {
         shard->round_ms += 1 + shard->round_ms / 2;
-    } else if (percent < 25 && shard->round_ms > 0) {
+    } else if (percent < QUIET_PERCENT && shard->round_ms > 0) {
         shard->round_ms -= 1 + shard->round_ms / 4;
     }
     shard->round_ms = shard->round_ms < maximum ? shard->round_ms : maximum;
+    metrics_add(&shard->metrics->busy_seconds_total, cpu_ns - shard->round_cpu_ns);
     shard->round_judged_ns = shard->now_ns;
-    shard->round_busy_ns = 0;
+    shard->round_cpu_ns = cpu_ns;
 }
 
 /* --- the turn's part --- */

@@ -35,4 +35,4 @@ void egress_offer(struct sub *sub);
 void egress_write_gap(struct sub *sub, uint64_t from_seq, uint64_t to_seq);
 
 /* Judges once in a while how busy the shard is and sets the spacing of rounds. */
-void egress_judge(struct shard *shard, uint64_t busy_ns);
+void egress_judge(struct shard *shard);

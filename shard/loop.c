@@ -189,10 +189,8 @@ static int loop_turn(struct shard *shard, struct os_event *events, int count)
         timer_advance(shard->wheel, shard->now_ms, TIMERS_A_TURN_MAX) == TIMERS_A_TURN_MAX; /* 7 */
     more |= shard->dirty_first != NULL;
 
-    const uint64_t worked_ns = os_now_ns() - shard->now_ns;
-    egress_judge(shard, worked_ns);
+    egress_judge(shard);
     metrics_add(&shard->metrics->turns_total, 1);
-    metrics_add(&shard->metrics->busy_seconds_total, worked_ns);
     return wait_for_events(shard, more, events); /* 8 */
 }
 

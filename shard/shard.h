@@ -87,7 +87,7 @@ struct shard {
     struct room *fanout_first;    /* rooms with durable events not yet offered to their members */
     uint64_t round_ms; /* how long a busy room's rounds are spaced now (shard/egress.c) */
     uint64_t round_judged_ns;
-    uint64_t round_busy_ns;
+    uint64_t round_cpu_ns;
 
     char *scratch; /* for building one answer */
     uint32_t scratch_bytes;

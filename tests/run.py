@@ -222,7 +222,9 @@ def build(run, directory):
 
 
 def indented(text):
-    lines = text.rstrip().splitlines()[-TAIL_LINES:]
+    """The end of an output, without the lines of what went well."""
+    lines = [one for one in text.rstrip().splitlines() if not re.match(r' *ok\b', one)]
+    lines = lines[-TAIL_LINES:]
     return '\n'.join('    | ' + one for one in lines)
 
 
@@ -245,7 +247,7 @@ def run_step(run, step, broken):
         if late:
             print(f'    ended after its {step.seconds} s')
         failures = re.findall(r'^ *(?:FAIL(?:ED)?|not ok)\b.*', text, re.MULTILINE)
-        for failure in failures[:TAIL_LINES]:
+        for failure in failures if len(text.splitlines()) > TAIL_LINES else ():
             print(f'    {failure}')
         if text.strip():
             print(indented(text))

@@ -149,9 +149,12 @@ class Server:
         return self.expected_to_run and self.process.poll() is not None
 
     def said(self, bytes_max=2000):
-        """The end of stderr: for messages of failed tests."""
-        text = self.stderr.read_bytes()[-bytes_max:].decode('utf-8', 'replace').strip()
-        return text or '(nothing on stderr)'
+        """The end of stderr, or a sanitizer's report from its first line: for failed tests."""
+        text = self.stderr.read_bytes().decode('utf-8', 'replace').strip()
+        report = re.search(r'^.*(ERROR: \w+Sanitizer|runtime error:)', text, re.MULTILINE)
+        if report:
+            return text[report.start():report.start() + bytes_max]
+        return text[-bytes_max:] or '(nothing on stderr)'
 
     def key(self):
         """The HMAC key for tokens: the 64 characters of DATA/jwt.key, as they are."""

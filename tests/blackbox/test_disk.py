@@ -26,10 +26,10 @@ TEXT_BYTES = 8000
 ROOMS = ('first', 'second')
 
 
-def journal(bytes_max):
+def journal(bytes_max, log_bytes='128k'):
     """Small segments, and rooms that keep little in memory, so that reading goes to the store."""
     return {'journal': {'segment_bytes': SEGMENT_BYTES, 'buffer_bytes': SEGMENT_BYTES,
-                        'bytes_max': bytes_max}, 'rooms': {'log_bytes': '128k'}}
+                        'bytes_max': bytes_max}, 'rooms': {'log_bytes': log_bytes}}
 
 
 def small_disk(context):
@@ -244,7 +244,8 @@ def lock_store(context, data):
 
 
 async def a_journal_at_its_bound_refuses_sends_and_heals(context):
-    server = context.server(shards=2, config=journal(16 << 20))
+    # What was handed to the store and is not in it yet must still be in memory: 8m is the default.
+    server = context.server(shards=2, config=journal(16 << 20, log_bytes='8m'))
     await server.spawn().ready_soon()
     await off_loop(make_rooms, server)
     release = lock_store(context, server.data)
