@@ -1,6 +1,7 @@
 /* command.c - see command.h. */
 #include "shard/command.h"
 
+#include "core/check.h"
 #include "shard/call.h"
 
 #include <errno.h>
@@ -49,7 +50,7 @@ bool command_read(struct slice text, struct command *command)
         if (field == -EEXIST) {
             return command_wrong(command, "a key stands there twice");
         }
-        if (field >= 0) {
+        if (field >= 0 && field < FIELDS) {
             command->values[field] = value;
         }
     }
@@ -83,6 +84,7 @@ bool command_read_room(struct command *command)
 bool command_read_number(struct command *command, enum field field, uint64_t *ret,
                          const char *complaint)
 {
+    CHECK(field < FIELDS);
     const struct json_value *value = &command->values[field];
     if (!command_has(command, field) || value->type == JSON_NULL) {
         command->seen &= ~(1ULL << field);

@@ -91,6 +91,7 @@ static int run(struct config *config, const struct options *options,
     }
     if (failure != EXIT_OK) {
         log_error("cannot start: %s", why);
+        server_stop(&server);
         return (int)failure;
     }
     (void)printf("damsod: ready at http://%s:%u\n", config->server_listen, server.port);

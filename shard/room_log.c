@@ -87,7 +87,8 @@ static struct chunk *steal(struct shard *shard, uint32_t class)
             return NULL;
         }
         struct room_log *log = victim->log;
-        while (victim->log == log) {
+        const uint64_t last_seq = victim->last_seq;
+        while (log->first_seq <= last_seq) { /* victim itself is gone after the last round */
             drop_first(shard, log);
         }
         struct chunk *chunk = pool_take(&shard->chunks.pools[class]);

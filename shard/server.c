@@ -340,6 +340,20 @@ bool server_stopping(struct server *server)
     return atomic_load_explicit(&server->stopping, memory_order_acquire);
 }
 
+static void close_shard(struct shard *shard)
+{
+    if (shard->journal != NULL) {
+        journal_close(shard->journal);
+    }
+    if (shard->listener >= 0) {
+        os_file_close(shard->listener);
+    }
+    if (shard->ring != NULL) {
+        os_ring_destroy(shard->ring);
+    }
+    mem_end(&shard->plan);
+}
+
 void server_stop(struct server *server)
 {
     struct os_event event;
@@ -347,18 +361,22 @@ void server_stop(struct server *server)
     for (uint32_t i = 0; i < server->started; i++) {
         os_doorbell(server->ring, server->shards[i]->ring, os_tag(TAG_DOORBELL, 0, 0));
     }
-    (void)!os_turn(server->ring, 0, &event, 1);
+    if (server->started > 0) {
+        (void)!os_turn(server->ring, 0, &event, 1);
+    }
     for (uint32_t i = 0; i < server->started; i++) {
         (void)pthread_join(server->threads[i], NULL);
     }
     if (server->persist != NULL) {
         persist_close(server->persist);
     }
-    for (uint32_t i = 0; i < server->count && server->stores; i++) {
-        if (server->shards[i]->journal != NULL) {
-            journal_close(server->shards[i]->journal);
-        }
+    for (uint32_t i = 0; i < server->count && server->shards[i] != NULL; i++) {
+        close_shard(server->shards[i]);
     }
+    if (server->ring != NULL) {
+        os_ring_destroy(server->ring);
+    }
+    mem_end(&server->plan);
 }
 
 int64_t server_metrics(struct server *server, char *text, uint32_t capacity)

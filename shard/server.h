@@ -60,7 +60,8 @@ enum exit_code server_open(struct server *server, const struct config *config, u
 /* Starts the threads and waits until every one of them serves. */
 enum exit_code server_start(struct server *server, char *ret_why, size_t why_size);
 
-/* Asks all shards to stop, waits for them, closes persistence. */
+/* Asks all shards to stop, waits for them, closes persistence and gives everything back; also after
+ * a start that failed half-way. */
 void server_stop(struct server *server);
 
 /* Any thread. */

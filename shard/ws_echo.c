@@ -53,6 +53,7 @@ int main(int count, char **words)
     failure = failure == EXIT_OK ? server_start(&server, why, sizeof(why)) : failure;
     if (failure != EXIT_OK) {
         log_error("cannot start: %s", why);
+        server_stop(&server);
         return (int)failure;
     }
     (void)printf("ws-echo: ready at http://%s:%u\n", config.server_listen, server.port);

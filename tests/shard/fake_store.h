@@ -26,6 +26,7 @@ enum {
     STORE_MEMBERS_MAX = 32,
     STORE_EVENTS_MAX = 8192,
     STORE_RING_BYTES = 1 << 20,
+    STORE_UNSTORED_MAX = 1 << 26,
     STORE_NAME_MAX = 16,
 };
 
@@ -102,7 +103,7 @@ void persist_plan(const struct config *config, uint32_t count, struct mem_plan *
 uint32_t persist_unstored_max(const struct persist *persist)
 {
     (void)persist;
-    return 0;
+    return STORE_UNSTORED_MAX;
 }
 
 bool persist_is_well(const struct persist *persist)
