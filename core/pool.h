@@ -57,3 +57,13 @@ void *pool_at(const struct pool *pool, uint32_t index);
 /* True while the item with that index is taken; false too for an index out of range, so that an
  * index from an old completion can be tested. */
 bool pool_taken(const struct pool *pool, uint32_t index);
+
+/* How many buckets a hash table over that many items wants: a power of two, at least 64. */
+static inline uint32_t pool_buckets(uint64_t items)
+{
+    uint32_t buckets = 64;
+    while (buckets < items && buckets < (1U << 30)) {
+        buckets *= 2;
+    }
+    return buckets;
+}

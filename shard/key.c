@@ -7,10 +7,7 @@
 void key_init(struct shard *shard)
 {
     const uint32_t capacity = (uint32_t)shard->config->limits_keys;
-    uint32_t size = 64;
-    while (size < capacity) {
-        size *= 2;
-    }
+    const uint32_t size = pool_buckets(capacity);
     pool_init(&shard->keys, &shard->plan, "idempotency keys", sizeof(struct key), capacity);
     shard->key_table.buckets = mem_reserve(&shard->plan, "key table", sizeof(uint32_t), size);
     shard->key_table.mask = size - 1;

@@ -13,15 +13,6 @@ enum { LOOK_MS = 20000, TRIM_MS = 30000 };
 
 static void room_look(struct timer *timer);
 
-static uint32_t table_size(uint64_t items)
-{
-    uint32_t size = 64;
-    while (size < items && size < (1U << 30)) {
-        size *= 2;
-    }
-    return size;
-}
-
 void room_init(struct shard *shard)
 {
     const struct config *config = shard->config;
@@ -36,12 +27,12 @@ void room_init(struct shard *shard)
     pool_init(&shard->members, plan, "members", sizeof(struct member), members);
     pool_init(&shard->followers, plan, "replicas elsewhere", sizeof(struct follower),
               shard->count > 1 ? rooms : 1);
-    table->mask = table_size(rooms) - 1;
+    table->mask = pool_buckets(rooms) - 1;
     table->buckets = mem_reserve(plan, "room table", sizeof(uint32_t), table->mask + 1UL);
-    table->member_mask = table_size(members) - 1;
+    table->member_mask = pool_buckets(members) - 1;
     table->member_buckets =
         mem_reserve(plan, "member table", sizeof(uint32_t), table->member_mask + 1UL);
-    shard->pending.mask = table_size(config->limits_requests * 4) - 1;
+    shard->pending.mask = pool_buckets(config->limits_requests * 4) - 1;
     shard->pending.entries =
         mem_reserve(plan, "not yet durable", sizeof(struct pending), shard->pending.mask + 1UL);
     chunk_pools_init(shard);

@@ -4,20 +4,11 @@
 #include "core/check.h"
 #include "shard/shard.h"
 
-static uint32_t table_size(uint32_t items)
-{
-    uint32_t size = 64;
-    while (size < items && size < (1U << 30)) {
-        size *= 2;
-    }
-    return size;
-}
-
 void user_init(struct shard *shard)
 {
     struct user_table *table = &shard->user_table;
     const uint32_t capacity = shard->connections_max + (uint32_t)shard->config->limits_members / 4;
-    const uint32_t size = table_size(capacity);
+    const uint32_t size = pool_buckets(capacity);
 
     pool_init(&shard->users, &shard->plan, "users", sizeof(struct user), capacity);
     table->buckets = mem_reserve(&shard->plan, "user table", sizeof(uint32_t), size);
