@@ -2,7 +2,7 @@
  * damso_bench.c - main: command line, one scenario, its report.
  *
  * Walk: options.c, scenario.c (what is sent when), loadgen.c (sockets), client.c (frames),
- *       checker.c (what came), report.c.
+ *       checker.c (what came), report.c. The journal alone: journal_load.c instead of sockets.
  */
 #include "bench/options.h"
 #include "bench/report.h"

@@ -10,24 +10,25 @@
 #include <netdb.h>
 #include <string.h>
 
-enum { CONNECTIONS_MAX = 1000000, TEXT_MAX = 16384 };
+enum { CONNECTIONS_MAX = 1000000, TEXT_MAX = 16384, GROUP_MAX = 10000, GROUP_DEFAULT = 100 };
 
 /* The sizes of the scenarios S1 to S5, so that figures can be laid beside those of other servers.
- */
+ * The journal's record is a message with what a shard adds to it. */
 static const struct preset {
     const char *name;
     enum scenario_kind kind;
-    uint32_t connections, rooms, senders, in_flight;
+    uint32_t connections, rooms, senders, in_flight, size;
     double rate, duration_s, warmup_s;
     const char *text;
 } presets[] = {
-    {"broadcast", SCENARIO_OPEN, 1000, 1, 10, 0, 0, 10, 0.5, "S1: one room, every message to all"},
-    {"rooms", SCENARIO_OPEN, 5000, 50, 5000, 0, 5000, 10, 0.5, "S2: many rooms, a steady rate"},
-    {"pairs", SCENARIO_CLOSED, 1000, 500, 1000, 1, 0, 10, 0.5, "S3: rooms of two, closed loop"},
-    {"idle", SCENARIO_IDLE, 10000, 100, 0, 0, 0, 2, 0, "S4: memory of joined, idle connections"},
-    {"connect", SCENARIO_CONNECT, 64, 1, 0, 0, 0, 10, 0.5, "S5: upgrade with a token, close"},
-    {"journal", SCENARIO_JOURNAL, 64, 1, 64, 100, 0, 10, 0.5, "acks a second, no fan-out"},
-    {"smoke", SCENARIO_OPEN, 40, 4, 40, 0, 400, 2, 0.2, "a little of S2, to see that it works"},
+    {"broadcast", SCENARIO_OPEN, 1000, 1, 10, 0, 100, 0, 10, 0.5, "S1: one room, messages to all"},
+    {"rooms", SCENARIO_OPEN, 5000, 50, 5000, 0, 100, 5000, 10, 0.5, "S2: rooms, a steady rate"},
+    {"pairs", SCENARIO_CLOSED, 1000, 500, 1000, 1, 100, 0, 10, 0.5, "S3: pairs, a closed loop"},
+    {"idle", SCENARIO_IDLE, 10000, 100, 0, 0, 100, 0, 2, 0, "S4: memory of idle connections"},
+    {"connect", SCENARIO_CONNECT, 64, 1, 0, 0, 100, 0, 10, 0.5, "S5: upgrade with a token, close"},
+    {"journal", SCENARIO_JOURNAL, 0, 0, 0, 0, 200, 0, 10, 0.5, "the journal alone, no server"},
+    {"acks", SCENARIO_ACKS, 64, 1, 64, 100, 100, 0, 10, 0.5, "acks a second, no fan-out"},
+    {"smoke", SCENARIO_OPEN, 40, 4, 40, 0, 100, 400, 2, 0.2, "a little of S2, to see it work"},
 };
 
 static void usage(FILE *to)
@@ -47,9 +48,11 @@ static void usage(FILE *to)
         "  --rate N           messages a second; broadcast: 0 searches the highest\n"
         "  --p99-ms MS        what the search accepts as p99 (100)\n"
         "  --connections N    --rooms N    --senders N\n"
-        "  --in-flight N      unanswered messages of one sender (journal)\n"
-        "  --size BYTES       of each text (100)\n"
+        "  --in-flight N      unanswered messages of one sender (acks)\n"
+        "  --size BYTES       of each text (100); journal: of each record (200)\n"
         "  --durability WORD  of the rooms: memory, journal or fsync (the server's default)\n"
+        "  --group N          records of one commit (journal: 100)\n"
+        "  --data DIR         a directory on a disk, for the journal's own in it (.)\n"
         "  --cpu N            run on this CPU only\n"
         "  --json             print the last line only\n"
         "\nThe last line is one JSON object. Exit status: 0 all well, 1 something was lost,\n"
@@ -138,6 +141,8 @@ enum {
     OPTION_IN_FLIGHT,
     OPTION_SIZE,
     OPTION_DURABILITY,
+    OPTION_GROUP,
+    OPTION_DATA,
     OPTION_CPU,
     OPTION_JSON,
 };
@@ -157,6 +162,8 @@ static const struct option names[] = {
     {"in-flight", required_argument, NULL, OPTION_IN_FLIGHT},
     {"size", required_argument, NULL, OPTION_SIZE},
     {"durability", required_argument, NULL, OPTION_DURABILITY},
+    {"group", required_argument, NULL, OPTION_GROUP},
+    {"data", required_argument, NULL, OPTION_DATA},
     {"cpu", required_argument, NULL, OPTION_CPU},
     {"json", no_argument, NULL, OPTION_JSON},
     {NULL, 0, NULL, 0},
@@ -210,6 +217,11 @@ static int take_option(int name, const char *value, struct options *options)
         return count("--size", value, CHECKER_TEXT_MIN, TEXT_MAX, &options->size);
     case OPTION_DURABILITY:
         return take_durability(value, options);
+    case OPTION_GROUP:
+        return count("--group", value, 1, GROUP_MAX, &options->group);
+    case OPTION_DATA:
+        options->data = value;
+        return 0;
     case OPTION_CPU:
         result = count("--cpu", value, 0, 1023, &whole);
         options->cpu = (int)whole;
@@ -293,7 +305,9 @@ int options_parse(int argument_count, char **arguments, struct options *ret)
                               .url = "http://127.0.0.1:8080",
                               .key = "data/jwt.key",
                               .cpu = -1,
-                              .size = 100,
+                              .data = ".",
+                              .size = preset->size,
+                              .group = GROUP_DEFAULT,
                               .in_flight = preset->in_flight,
                               .rate = preset->rate,
                               .duration_s = preset->duration_s,

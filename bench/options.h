@@ -14,7 +14,8 @@ enum scenario_kind {
     SCENARIO_CLOSED,  /* the next message of a room when the last one is through */
     SCENARIO_IDLE,    /* connections that do nothing */
     SCENARIO_CONNECT, /* connections that come and go */
-    SCENARIO_JOURNAL, /* senders whose messages go to nobody */
+    SCENARIO_ACKS,    /* senders whose messages go to nobody */
+    SCENARIO_JOURNAL, /* the journal alone, in this process */
 };
 
 struct options {
@@ -24,11 +25,13 @@ struct options {
     const char *url;
     const char *key;
     const char *durability; /* NULL: the room's default, which must be fsync */
+    const char *data;       /* where the journal's directory is made */
     struct sockaddr_in server;
     char host[80]; /* as in the Host header */
     int pid;       /* of the server; 0: not given */
     int cpu;       /* -1: not pinned */
     uint32_t connections, rooms, size, senders, in_flight;
+    uint32_t group; /* records of a commit */
     double duration_s, warmup_s, tail_s, p99_ms;
     double rate; /* 0: search for the highest */
 };

@@ -1,6 +1,8 @@
 /* report.c - see report.h. */
 #include "bench/report.h"
 
+#include "bench/procstat.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -34,6 +36,30 @@ void report_init(struct report *report, const char *scenario)
         .deliveries_per_receive = NAN,
         .problem = "",
     };
+}
+
+double report_quantile_ms(const struct histogram *latency, double share)
+{
+    return latency->total == 0 ? NAN : (double)histogram_quantile(latency, share) / 1e6;
+}
+
+void report_latency(struct report *report, const struct histogram *latency)
+{
+    report->p50_ms = report_quantile_ms(latency, 0.5);
+    report->p99_ms = report_quantile_ms(latency, 0.99);
+    report->p999_ms = report_quantile_ms(latency, 0.999);
+    report->max_ms = latency->total == 0 ? NAN : (double)latency->maximum / 1e6;
+}
+
+void report_memory(struct report *report, pid_t pid)
+{
+    struct procstat_memory memory;
+
+    if (procstat_memory(pid, &memory) == 0) {
+        report->server_rss_bytes = (double)memory.rss_bytes;
+        report->server_pss_bytes = (double)memory.pss_bytes;
+        report->server_private_bytes = (double)memory.private_bytes;
+    }
 }
 
 bool report_clean(const struct report *report)

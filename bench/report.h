@@ -5,8 +5,11 @@
  */
 #pragma once
 
+#include "core/histogram.h"
+
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct report {
     const char *scenario;
@@ -30,6 +33,15 @@ struct report {
 
 /* All figures absent, all counts 0. */
 void report_init(struct report *report, const char *scenario);
+
+/* A quantile of nanoseconds in milliseconds; NAN without a sample. */
+double report_quantile_ms(const struct histogram *latency, double share);
+
+/* Fills p50_ms to max_ms. */
+void report_latency(struct report *report, const struct histogram *latency);
+
+/* Fills the server's memory; leaves it absent if /proc/PID cannot be read. */
+void report_memory(struct report *report, pid_t pid);
 
 /* True if nothing was lost, duplicated, reordered or otherwise wrong. */
 bool report_clean(const struct report *report);

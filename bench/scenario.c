@@ -1,6 +1,7 @@
 /* scenario.c - see scenario.h. */
 #include "bench/scenario.h"
 
+#include "bench/journal_load.h"
 #include "bench/procstat.h"
 #include "bench/setup.h"
 #include "core/check.h"
@@ -76,10 +77,10 @@ static uint64_t pace_open(struct stretch *stretch, uint64_t now_ns)
     return now_ns;
 }
 
-/* Who goes on when a message is through: in a pair the other one, in the journal the same. */
+/* Who goes on when a message is through: in a pair the other one, for acks the same. */
 static uint32_t next_sender(const struct setup *setup, uint32_t sender)
 {
-    if (setup->options->kind == SCENARIO_JOURNAL) {
+    if (setup->options->kind == SCENARIO_ACKS) {
         return sender;
     }
     return (sender + setup->options->rooms) % setup->options->connections;
@@ -100,7 +101,7 @@ static void pace_closed(struct stretch *stretch, uint64_t now_ns)
 static void start_closed(struct stretch *stretch, uint64_t now_ns)
 {
     const struct options *const options = stretch->setup->options;
-    const uint32_t senders = options->kind == SCENARIO_JOURNAL ? options->senders : options->rooms;
+    const uint32_t senders = options->kind == SCENARIO_ACKS ? options->senders : options->rooms;
 
     for (uint32_t i = 0; i < senders * options->in_flight; i++) {
         (void)send_from(stretch, i % senders, now_ns);
@@ -171,30 +172,6 @@ static void fill_cpu(const struct mark *before, const struct mark *after, struct
     }
 }
 
-static void fill_memory(const struct options *options, struct report *report)
-{
-    struct procstat_memory memory;
-
-    if (procstat_memory(options->pid, &memory) == 0) {
-        report->server_rss_bytes = (double)memory.rss_bytes;
-        report->server_pss_bytes = (double)memory.pss_bytes;
-        report->server_private_bytes = (double)memory.private_bytes;
-    }
-}
-
-static double quantile_ms(const struct histogram *histogram, double share)
-{
-    return histogram->total == 0 ? NAN : (double)histogram_quantile(histogram, share) / 1e6;
-}
-
-static void fill_latency(const struct histogram *latency, struct report *report)
-{
-    report->p50_ms = quantile_ms(latency, 0.5);
-    report->p99_ms = quantile_ms(latency, 0.99);
-    report->p999_ms = quantile_ms(latency, 0.999);
-    report->max_ms = latency->total == 0 ? NAN : (double)latency->maximum / 1e6;
-}
-
 /* Counts of the measured stretch; what went wrong counts from the first connection on. */
 static void fill_counts(const struct setup *setup, const struct mark *before, struct report *report)
 {
@@ -216,12 +193,12 @@ static void fill_counts(const struct setup *setup, const struct mark *before, st
     report->gaps = now->gaps;
     report->errors =
         now->ack_wrong + now->refused + now->foreign + clients->closed +
-        checker_ack_mismatches(&clients->checker, 0, setup->options->kind != SCENARIO_JOURNAL);
+        checker_ack_mismatches(&clients->checker, 0, setup->options->kind != SCENARIO_ACKS);
 }
 
 /* Without listeners the acks are what must be whole: every seq between the first and the last named
  * once, and the last one in the room's history. */
-static void fill_journal(struct setup *setup, const struct mark *before, struct report *report)
+static void fill_acks(struct setup *setup, const struct mark *before, struct report *report)
 {
     const struct checker *const checker = &setup->clients.checker;
     char problem[SCENARIO_PROBLEM_BYTES] = "";
@@ -238,7 +215,7 @@ static void fill_journal(struct setup *setup, const struct mark *before, struct 
     } else if (last_seq < (uint64_t)high) {
         report->lost += (uint64_t)high - last_seq;
     }
-    fill_latency(&checker->ack_latency, report);
+    report_latency(report, &checker->ack_latency);
 }
 
 static void fill_rates(const struct mark *before, const struct mark *after, struct report *report)
@@ -267,16 +244,16 @@ static void fill(struct setup *setup, const struct mark *before, struct report *
 
     take_mark(setup, &after);
     fill_cpu(before, &after, report);
-    fill_memory(options, report);
+    report_memory(report, options->pid);
     fill_counts(setup, before, report);
-    fill_latency(&checker->latency, report);
-    report->ack_p50_ms = quantile_ms(&checker->ack_latency, 0.5);
-    report->ack_p99_ms = quantile_ms(&checker->ack_latency, 0.99);
+    report_latency(report, &checker->latency);
+    report->ack_p50_ms = report_quantile_ms(&checker->ack_latency, 0.5);
+    report->ack_p99_ms = report_quantile_ms(&checker->ack_latency, 0.99);
     report->connections = options->connections;
     report->rooms = options->rooms;
     report->rate = options->kind == SCENARIO_OPEN ? options->rate : NAN;
-    if (options->kind == SCENARIO_JOURNAL) {
-        fill_journal(setup, before, report);
+    if (options->kind == SCENARIO_ACKS) {
+        fill_acks(setup, before, report);
     }
     fill_rates(before, &after, report);
 }
@@ -516,8 +493,8 @@ static void fill_connect(const struct setup *setup, const struct mark *before, u
 
     take_mark(setup, &after);
     fill_cpu(before, &after, report);
-    fill_memory(setup->options, report);
-    fill_latency(&setup->clients.connect_latency, report);
+    report_memory(report, setup->options->pid);
+    report_latency(report, &setup->clients.connect_latency);
     report->connections = setup->options->connections;
     report->sent = tried;
     report->expected = tried;
@@ -571,8 +548,10 @@ int scenario_run(const struct options *options, struct report *report, char *pro
         return with_setup(options, report, problem, measure_connect);
     case SCENARIO_OPEN:
     case SCENARIO_CLOSED:
-    case SCENARIO_JOURNAL:
+    case SCENARIO_ACKS:
         return search_or_load(options, report, problem);
+    case SCENARIO_JOURNAL:
+        return journal_load_run(options, report, problem);
     }
     return -EINVAL;
 }

@@ -1,14 +1,15 @@
 /*
- * scenario.h - what is sent when, and what is measured: S1 to S5, and the journal alone.
+ * scenario.h - what is sent when, and what is measured: S1 to S5, acks, and the journal alone.
  *
- * Walk:  from bench/damso_bench.c; to bench/setup.c and bench/loadgen.c.
+ * Walk:  from bench/damso_bench.c; to bench/setup.c, bench/loadgen.c and bench/journal_load.c.
  *
  *   open loop    message k is due at start + k / rate, whatever has come back; its latency counts
  *                from then, so a stalled server cannot hide its stall by stopping the loader
  *   closed loop  pairs: a room's next message is due when both members and the ack have come
- *   journal      each sender has in_flight messages under way, and is a member that does not listen
+ *   acks         each sender has in_flight messages under way, and is a member that does not listen
  *   idle         users are members already; then all connect, join and wait
  *   connect      64 at a time: upgrade with a token, `connected`, reset, again
+ *   journal      no server: bench/journal_load.h
  *
  * The measured window opens after the warm-up has been delivered and closes with the last delivery;
  * CPU times are of that window only.

@@ -238,7 +238,7 @@ static struct checker_limits limits_of(const struct options *options, uint32_t m
 
     if (options->kind == SCENARIO_CLOSED) {
         limits.in_flight = options->rooms;
-    } else if (options->kind == SCENARIO_JOURNAL) {
+    } else if (options->kind == SCENARIO_ACKS) {
         limits.in_flight = options->senders * options->in_flight;
     }
     return limits;
@@ -257,7 +257,7 @@ int setup_begin(struct setup *setup, const struct options *options, uint32_t mes
         .count = options->connections,
         .rooms = options->rooms,
         .join = join,
-        .leave_after_join = options->kind == SCENARIO_JOURNAL,
+        .leave_after_join = options->kind == SCENARIO_ACKS,
         .room_prefix = setup->room_prefix,
         .host = options->host,
         .limits = limits_of(options, messages),

@@ -201,6 +201,9 @@ void conn_retry(struct conn *conn)
 void conn_upgraded(struct conn *conn)
 {
     const struct shard *shard = conn->shard;
+    if (conn->state != CONN_HTTP) { /* there was no place for the 101 */
+        return;
+    }
     conn->state = CONN_WEBSOCKET;
     conn->heard_ms = shard->now_ms;
     timer_arm(shard->wheel, &conn->timer, shard->now_ms + shard->config->timeouts_connect);

@@ -165,7 +165,7 @@ void conn_output_ended(struct conn *conn);
 /* Drops all output (shard/egress.c). */
 void conn_output_forget(struct conn *conn);
 
-/* The connection speaks WebSocket from now on (the 101 is written). */
+/* The connection speaks WebSocket from now on (the 101 is written), unless writing that ended it. */
 void conn_upgraded(struct conn *conn);
 
 /* Has something to send: egress looks at it this turn. */

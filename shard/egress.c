@@ -152,8 +152,9 @@ static struct slice next_piece(struct conn *conn, uint32_t bytes_max, struct chu
     while (conn->pending_subs != NULL) {
         struct sub *sub = conn->pending_subs;
         if (room_log_lost(&sub->room->log, &sub->cursor)) {
-            egress_write_gap(sub, sub->cursor.seq, sub->room->log.first_seq - 1);
+            const uint64_t from_seq = sub->cursor.seq;
             sub->cursor = (struct log_cursor){.seq = sub->room->log.first_seq};
+            egress_write_gap(sub, from_seq, sub->cursor.seq - 1); /* may end all: sub is no more */
             break;
         }
         struct log_cursor cursor = sub->cursor;
@@ -246,6 +247,9 @@ static bool send_next(struct conn *conn)
         return false;
     }
     gather(conn);
+    if (conn->state == CONN_SHUT) {
+        return false;
+    }
     const struct block *block = conn->out_first;
     start_send(conn, block->data + block->sent, block->size - block->sent);
     return true;

@@ -381,7 +381,7 @@ static void upgrade(struct conn *conn, const struct http_request *request)
         refuse_method(conn, 1U << HTTP_GET);
         return;
     }
-    if (!rest_upgrade(conn, request)) {
+    if (!rest_upgrade(conn, request) || conn->state != CONN_WEBSOCKET) {
         return;
     }
     if (http_bearer(request->authorization, &token) == 0 ||

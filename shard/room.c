@@ -262,7 +262,7 @@ void room_expel(struct shard *shard, struct room *room, struct slice id)
     for (struct sub *sub = room->subs; sub != NULL;) {
         struct sub *next = sub->room_next;
         const struct user *user = user_at(shard, sub->conn->user);
-        if (sub->active && slice_equal(user_id(user), id)) {
+        if (slice_equal(user_id(user), id)) { /* one that is still being sent what it missed too */
             room_unsubscribe(shard, sub);
         }
         sub = next;
@@ -298,6 +298,8 @@ static bool park(struct shard *shard, struct room *room, const struct room_reque
     struct parked *parked =
         total <= shard->large_bytes ? pool_take(large ? &shard->large : &shard->blocks) : NULL;
     if (parked == NULL) {
+        shard_exhausted(large ? &shard->metrics->pool_exhausted_total_large_buffers
+                              : &shard->metrics->pool_exhausted_total_buffers);
         return false;
     }
     parked->next = NULL;
@@ -443,11 +445,19 @@ void room_loading(struct shard *shard, const void *reply, uint32_t size)
 
 /* --- replicas --- */
 
+static bool is_replica(const struct room *room)
+{
+    return room->state == ROOM_JOINING || room->state == ROOM_REPLICA;
+}
+
 struct room *room_follow(struct shard *shard, struct slice id)
 {
     struct room *room = room_find(shard, id);
     if (room == NULL && room_home(shard, id) != shard->index) {
         room = room_make(shard, id, ROOM_JOINING);
+    }
+    if (room != NULL && is_replica(room)) {
+        room->joins++;
     }
     return room;
 }
@@ -455,14 +465,24 @@ struct room *room_follow(struct shard *shard, struct slice id)
 void room_abandon(struct shard *shard, struct slice id)
 {
     struct room *room = room_find(shard, id);
-    if (room != NULL && room->state == ROOM_JOINING && room->subs == NULL) {
+    if (room == NULL || !is_replica(room)) {
+        return;
+    }
+    CHECK(room->joins > 0);
+    room->joins--;
+    if (room->state == ROOM_JOINING && room->joins == 0) {
         room_remove(shard, room);
     }
 }
 
 void room_followed(struct shard *shard, struct room *room, uint64_t epoch, uint64_t seq)
 {
-    if (room->state != ROOM_JOINING) {
+    if (!is_replica(room)) {
+        return;
+    }
+    CHECK(room->joins > 0);
+    room->joins--;
+    if (room->state == ROOM_REPLICA) {
         return;
     }
     room->state = ROOM_REPLICA;
@@ -519,9 +539,17 @@ void rooms_replicate(struct shard *shard)
 static bool may_leave(const struct shard *shard, const struct room *room)
 {
     return room->subs == NULL && room->followers == NULL && room->in_flight == 0 &&
+           room->joins == 0 &&
            room->parked_first == NULL && !room->in_fanout && !room->in_replicate &&
            room->state != ROOM_LOADING &&
            shard->now_ms - room->used_ms >= shard->config->timeouts_room_idle;
+}
+
+/* Whether the store is certain to have it all when the room is loaded again: else its latest events
+ * would be missing, and their seq given twice. After a failure nothing more becomes durable. */
+static bool is_handed_over(const struct shard *shard, const struct room *room)
+{
+    return shard->handover.position >= room->position || handover_is_complete(shard);
 }
 
 static void room_look(struct timer *timer)
@@ -541,8 +569,7 @@ static void room_look(struct timer *timer)
             timer_arm(shard->wheel, timer, shard->now_ms + LOOK_MS);
             return;
         }
-    } else if (!handover_is_complete(shard)) {
-        /* The store may lack its latest events: loading it again would give their seq twice. */
+    } else if (!is_handed_over(shard, room)) {
         timer_arm(shard->wheel, timer, shard->now_ms + LOOK_MS);
         return;
     }

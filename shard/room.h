@@ -119,6 +119,7 @@ struct sub {
     uint32_t pool_link;
     bool active;  /* joined: events may go out; else the join is under way */
     bool pending; /* stands in conn->pending_subs */
+    uint64_t join; /* token of the call that made it */
     struct conn *conn;
     struct room *room;
     struct sub *conn_next, *conn_previous;
@@ -156,7 +157,9 @@ struct room {
     bool damaged; /* while loading: it did not fit */
     struct shard *shard;
     uint64_t last_at_ms; /* of its latest event: times never fall within a room */
+    uint64_t position;   /* of the journal: its latest record; 0: none in this run */
     uint32_t in_flight;  /* entries of shard->pending */
+    uint32_t joins;      /* replica: of this shard's, waiting for home's answer */
     uint64_t epoch;
     uint64_t created_ms;
     uint64_t used_ms;
@@ -229,11 +232,12 @@ void room_loaded(struct shard *shard, struct room *room, enum error_code error);
 void rooms_durable(struct shard *shard);
 
 /* Replica (or home) on this shard for a connection's join; made in state ROOM_JOINING if there is
- * none. NULL: no place for another. */
+ * none. NULL: no place for another. A replica stays until room_followed or room_abandon, called
+ * once each, has told how the join ended. */
 struct room *room_follow(struct shard *shard, struct slice id);
 struct room *room_find(struct shard *shard, struct slice id);
 
-/* A join has failed: a replica that nobody else waits for goes. */
+/* A join has failed: a replica that no other join waits for goes. */
 void room_abandon(struct shard *shard, struct slice id);
 
 /* A replica's stream has begun or goes on: events up to seq have been or need not be received. */

@@ -136,6 +136,7 @@ static bool publish(struct shard *shard, struct room *room, const struct room_re
     }
     room_log_commit(&room->log, frame_bytes, 1);
     room->last_at_ms = event->at_ms;
+    room->position = position;
 
     *pending = (struct pending){.position = position,
                                 .answer = answer_of(room, request),
@@ -209,7 +210,8 @@ static void handle_send(struct shard *shard, struct room *room, const struct roo
             return;
         }
     }
-    if (request->keyed && shard->keys.used == shard->keys.capacity) {
+    if (request->keyed && shard->keys.used == shard->keys.capacity &&
+        room->keys.count < shard->config->limits_idempotency_keys) { /* else it forgets one */
         room_refuse(shard, request, ERROR_UNAVAILABLE);
         return;
     }
@@ -288,13 +290,13 @@ static void handle_join(struct shard *shard, struct room *room, const struct roo
     } else {
         struct member *member =
             member_add(shard, room, request->user_id, request->username, ROLE_MEMBER);
+        room->member_count += member != NULL; /* the answer counts him too */
         if (member == NULL) {
             error = ERROR_UNAVAILABLE;
         } else if (!publish(shard, room, request, &event)) {
             member_remove(shard, room, member);
+            room->member_count--;
             error = ERROR_UNAVAILABLE;
-        } else {
-            room->member_count++;
         }
     }
     if (error != ERROR_NONE) {
@@ -313,12 +315,13 @@ static void handle_leave(struct shard *shard, struct room *room, const struct ro
         return;
     }
     event.role = member->role;
+    room->member_count--;
     if (!publish(shard, room, request, &event)) {
+        room->member_count++;
         room_refuse(shard, request, ERROR_UNAVAILABLE);
         return;
     }
     member_remove(shard, room, member);
-    room->member_count--;
     room_expel(shard, room, request->user_id);
     for (const struct follower *follower = room->followers; follower != NULL;
          follower = follower->next) {
@@ -352,7 +355,7 @@ bool room_home_begin(struct shard *shard, struct room *room)
         }
         next = member->room_next;
     }
-    return true;
+    return false; /* a store without its owner */
 }
 
 /* --- reading --- */
@@ -533,7 +536,8 @@ static void handle_typing(struct shard *shard, struct room *room,
 void room_show_volatile(struct shard *shard, struct room *room, struct slice from,
                         struct slice text)
 {
-    for (struct sub *sub = room->subs; sub != NULL; sub = sub->room_next) {
+    for (struct sub *sub = room->subs, *next = NULL; sub != NULL; sub = next) {
+        next = sub->room_next; /* without a buffer for it the connection ends, and its sub goes */
         /* Whoever is behind gets no volatile words on top: output is for events. */
         if (sub->active && sub->conn->out_bytes < BLOCK_BYTES &&
             !slice_equal(user_id(user_at(shard, sub->conn->user)), from)) {
@@ -597,12 +601,12 @@ static bool finish(struct shard *shard, struct pending *pending, bool failed)
         done = room_answer_try(shard, &pending->answer);
     }
     if (done) {
-        if (room->state == ROOM_LOADING) {
-            room_loaded(shard, room, failed ? ERROR_UNAVAILABLE : ERROR_NONE);
-        }
         room->in_flight--;
         room->used_ms = shard->now_ms;
-        metrics_add(&shard->metrics->acks_total, pending->answer.op == ROOM_SEND);
+        metrics_add(&shard->metrics->acks_total, pending->answer.op == ROOM_SEND && !failed);
+        if (room->state == ROOM_LOADING) { /* last: a room that cannot begin goes */
+            room_loaded(shard, room, failed ? ERROR_UNAVAILABLE : ERROR_NONE);
+        }
     }
     return done;
 }

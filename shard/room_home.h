@@ -11,7 +11,8 @@
 /* Answers a request to a loaded room. */
 void room_home_handle(struct shard *shard, struct room *room, const struct room_request *request);
 
-/* The first event of a new room: that its owner is a member. False: it cannot be published now. */
+/* The first event of a new room: that its owner is a member. False: it cannot be published now, or
+ * the store knows no owner. */
 bool room_home_begin(struct shard *shard, struct room *room);
 
 /* Answers with an error. */

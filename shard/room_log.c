@@ -87,8 +87,9 @@ static struct chunk *steal(struct shard *shard, uint32_t class)
             return NULL;
         }
         struct room_log *log = victim->log;
-        const uint64_t last_seq = victim->last_seq;
-        while (log->first_seq <= last_seq) { /* victim itself is gone after the last round */
+        bool gone = false;
+        while (!gone) { /* up to the victim itself, which may be empty and have no seq of its own */
+            gone = log->first == victim;
             drop_first(shard, log);
         }
         struct chunk *chunk = pool_take(&shard->chunks.pools[class]);
@@ -224,7 +225,8 @@ static bool settle(const struct room_log *log, struct log_cursor *cursor)
     if (cursor->seq == log->first_seq) {
         cursor->chunk = log->first;
         cursor->offset = 0;
-    } else if (cursor->offset == cursor->chunk->size) {
+    }
+    while (cursor->offset == cursor->chunk->size) { /* an event that was refused leaves one empty */
         cursor->chunk = cursor->chunk->next;
         cursor->offset = 0;
     }

@@ -266,6 +266,15 @@ static inline bool network_send(uint32_t slot, const void *data, uint32_t size)
     return true;
 }
 
+/* The last event given to network_send ends its receive, as the kernel may do at any time. */
+static inline void network_receive_ends(uint32_t slot)
+{
+    CHECK(network.event_count > 0 &&
+          network.events[network.event_count - 1].tag == network.sockets[slot].recv_tag);
+    network.events[network.event_count - 1].flags &= (uint16_t)~OS_MORE;
+    network.sockets[slot].recv_tag = 0;
+}
+
 /* The peer ends the stream, or (error < 0) the connection breaks. */
 static inline void network_end(uint32_t slot, int32_t error)
 {

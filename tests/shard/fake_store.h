@@ -169,7 +169,8 @@ static inline struct stored_room *store_make(struct fake_store *store, const cha
     CHECK(store->room_count < STORE_ROOMS_MAX);
     struct stored_room *room = calloc(1, sizeof(*room));
     CHECK(room != NULL);
-    (void)snprintf(room->id, sizeof(room->id), "%s", id);
+    CHECK(strlen(id) < sizeof(room->id));
+    memcpy(room->id, id, strlen(id));
     room->epoch = 1000 + store->room_count;
     room->members_max = 1000;
     room->durability = CONFIG_DURABILITY_FSYNC;
