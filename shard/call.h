@@ -46,6 +46,7 @@ struct call {
     uint64_t epoch;
     uint64_t from_seq, to_seq;
     uint32_t limit;
+    uint64_t sub_serial; /* of the subscription that a join made */
     struct call *waiting_next; /* in conn->waiting */
     uint8_t room_id_size;
     char id[CALL_ID_MAX];

@@ -297,6 +297,7 @@ void conn_close(struct conn *conn, enum close_reason reason)
         log_debug("connection closed reason=%s", reasons[reason].name);
     }
     conn->close_reason = (uint8_t)reason;
+    metrics_add(&shard->closes[reason], 1);
     conn->state = CONN_CLOSING;
     shard->service->closed(conn);
     if (websocket && reasons[reason].code != 0) {

@@ -64,6 +64,7 @@ struct conn {
 
     uint8_t state; /* enum conn_state */
     uint8_t close_reason;
+    uint8_t doom; /* enum close_reason: egress closes it for that; nothing more is written */
     uint8_t input_kind; /* enum conn_input */
     bool recv_armed;
     bool recv_starved; /* waits for receive buffers in shard->starved */
@@ -138,8 +139,8 @@ static inline struct conn_ref conn_ref_of(struct conn *conn, uint32_t index)
 /* The connection, or NULL if it is gone or going. */
 struct conn *conn_find(struct shard *shard, struct conn_ref ref);
 
-/* Appends to the output; egress sends it. Too much output, or no block left, closes the connection:
- * nothing more need be done by the caller. */
+/* Appends to the output; egress sends it. Too much output, or no block left, dooms the connection: egress closes it
+ * this turn, so that nothing vanishes under the caller's hands. */
 void conn_write(struct conn *conn, const void *data, uint32_t size);
 
 /* One whole WebSocket frame. */

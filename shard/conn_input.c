@@ -144,7 +144,6 @@ static uint32_t take_request(struct conn *conn, uint8_t *data, uint32_t size)
     conn->keep_alive = request.keep_alive;
     conn->head_request = request.method == HTTP_HEAD;
     timer_arm(shard->wheel, &conn->timer, shard->now_ms + config->timeouts_keepalive);
-    metrics_add(&shard->metrics->http_requests_total, 1);
     const struct slice content = {(const char *)data + head, body};
     return shard->service->request(conn, &request, content) ? (uint32_t)head + body : 0;
 }
@@ -268,7 +267,8 @@ static uint32_t consume(struct conn *conn, uint8_t *data, uint32_t size)
 {
     uint32_t used = 0;
     uint32_t step = 1;
-    while (step > 0 && used < size && conn->state < CONN_CLOSING && !conn->paused) {
+    while (step > 0 && used < size && conn->state < CONN_CLOSING && !conn->paused &&
+           conn->doom == CLOSE_NONE) {
         step = conn->state == CONN_HTTP ? take_request(conn, data + used, size - used)
                                         : take_frame(conn, data + used, size - used);
         used += step;

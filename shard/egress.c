@@ -62,25 +62,35 @@ static void give_first_block(struct conn *conn)
     pool_give(&conn->shard->blocks, block);
 }
 
-void conn_write(struct conn *conn, const void *data, uint32_t size)
+static void doom(struct conn *conn, enum close_reason reason)
 {
-    const char *at = data;
-    if (conn->state == CONN_SHUT) {
-        return;
+    conn->doom = (uint8_t)reason;
+    conn_mark_dirty(conn);
+}
+
+/* Whether size bytes may be added to the output. */
+static bool may_write(struct conn *conn, uint32_t size)
+{
+    if (conn->state == CONN_SHUT || conn->doom != CLOSE_NONE) {
+        return false;
     }
     if (conn->state < CONN_CLOSING &&
         conn->out_bytes + size > conn->shard->config->limits_outbox_bytes + BLOCK_BYTES) {
-        conn_close(conn, CLOSE_TOO_SLOW);
-        return;
+        doom(conn, CLOSE_TOO_SLOW);
+        return false;
     }
+    return true;
+}
+
+static void append(struct conn *conn, const char *at, uint32_t size)
+{
     for (uint32_t left = size; left > 0;) {
         struct block *block = conn->out_last;
         if (block == NULL || block->size == sizeof(block->data)) {
             block = add_block(conn);
         }
         if (block == NULL) {
-            conn_close(conn, CLOSE_BUSY);
-            conn_shut(conn);
+            doom(conn, CLOSE_BUSY);
             return;
         }
         const uint32_t room = (uint32_t)sizeof(block->data) - block->size;
@@ -94,12 +104,21 @@ void conn_write(struct conn *conn, const void *data, uint32_t size)
     conn_mark_dirty(conn);
 }
 
+void conn_write(struct conn *conn, const void *data, uint32_t size)
+{
+    if (may_write(conn, size)) {
+        append(conn, data, size);
+    }
+}
+
 void conn_write_frame(struct conn *conn, enum ws_opcode opcode, struct slice payload)
 {
     uint8_t header[WS_HEADER_SIZE_MAX];
     const uint32_t size = ws_encode_header(header, opcode, payload.size);
-    conn_write(conn, header, size);
-    conn_write(conn, payload.data, payload.size);
+    if (may_write(conn, size + payload.size)) {
+        append(conn, (const char *)header, size);
+        append(conn, payload.data, payload.size);
+    }
 }
 
 void conn_output_forget(struct conn *conn)
@@ -226,7 +245,7 @@ static bool gather_alone(struct conn *conn)
         return false;
     }
     if (add_block(conn) == NULL) {
-        return false;
+        return false; /* then room by room, straight from their logs */
     }
     gather(conn);
     if (conn->out_first->size == 0) {
@@ -255,8 +274,22 @@ static bool send_next(struct conn *conn)
     return true;
 }
 
+/* What was found while writing: the reader is too slow, or there was no block. */
+static void close_doomed(struct conn *conn)
+{
+    const enum close_reason reason = (enum close_reason)conn->doom;
+    conn->doom = CLOSE_NONE; /* a last frame may be written */
+    conn_close(conn, reason);
+    if (reason == CLOSE_BUSY) {
+        conn_shut(conn); /* the output may end within a frame: no word can follow it */
+    }
+}
+
 static bool look_at(struct conn *conn)
 {
+    if (conn->doom != CLOSE_NONE && conn->state < CONN_SHUT) {
+        close_doomed(conn);
+    }
     if (conn->state == CONN_SHUT) {
         conn_shut(conn);
         return false;

@@ -85,6 +85,11 @@ void handover_stored(struct shard *shard, uint64_t position)
     }
 }
 
+bool handover_has(const struct shard *shard, uint64_t position)
+{
+    return position <= shard->handover.position;
+}
+
 bool handover_is_complete(const struct shard *shard)
 {
     return shard->handover.position == journal_durable(shard->journal) &&

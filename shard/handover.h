@@ -43,6 +43,9 @@ void handover_run(struct shard *shard);
 /* The store has everything up to position. */
 void handover_stored(struct shard *shard, uint64_t position);
 
+/* Whether persistence has been given the record at position: what it reads from the store then has it. */
+bool handover_has(const struct shard *shard, uint64_t position);
+
 /* Whether persistence has been given every record that was published, so that what it reads from
  * the store is all there is. */
 bool handover_is_complete(const struct shard *shard);

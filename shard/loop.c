@@ -146,8 +146,12 @@ static bool stopped(struct shard *shard)
 {
     const bool late = shard->now_ms >= shard->stop_by_ms;
     const bool failed = shard->journal != NULL && journal_state(shard->journal) == JOURNAL_FAILED;
-    const bool quiet = shard->journal == NULL || failed ||
-                       (journal_is_idle(shard->journal) && handover_is_complete(shard));
+    /* What persistence could not take stays in the journal: the next start brings it to the store.
+     */
+    const bool quiet =
+        shard->journal == NULL || failed ||
+        (journal_is_idle(shard->journal) && shard->pending.first == shard->pending.end &&
+         (handover_is_complete(shard) || late));
     return quiet && (shard->conns.used == 0 || late);
 }
 
@@ -191,6 +195,7 @@ static int loop_turn(struct shard *shard, struct os_event *events, int count)
 
     egress_judge(shard);
     metrics_add(&shard->metrics->turns_total, 1);
+    metrics_set(&shard->metrics->ring_overflow_total, os_ring_overflows(shard->ring));
     return wait_for_events(shard, more, events); /* 8 */
 }
 

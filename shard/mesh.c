@@ -33,7 +33,7 @@ struct mesh_head {
 /* As struct room_request, with sizes for its slices, which follow in this order. */
 struct packed {
     uint8_t op, follow, keyed, descending;
-    uint8_t room_bytes, user_bytes, name_bytes, zero;
+    uint8_t room_bytes, user_bytes, name_bytes, wants_event;
     uint64_t token;
     uint32_t replica, limit, bytes_max, text_bytes, data_bytes, zero_2;
     uint64_t from_seq, to_seq, reply_to, content_digest;
@@ -63,6 +63,7 @@ void room_request_pack(const struct room_request *request, void *bytes)
                                   .room_bytes = (uint8_t)request->room_id.size,
                                   .user_bytes = (uint8_t)request->user_id.size,
                                   .name_bytes = (uint8_t)request->username.size,
+                                  .wants_event = request->wants_event,
                                   .token = request->token,
                                   .replica = request->replica,
                                   .limit = request->limit,
@@ -102,6 +103,7 @@ int room_request_unpack(const void *bytes, uint32_t size, struct room_request *r
                                  .follow = packed.follow != 0,
                                  .keyed = packed.keyed != 0,
                                  .descending = packed.descending != 0,
+                                 .wants_event = packed.wants_event != 0,
                                  .token = packed.token,
                                  .replica = packed.replica,
                                  .limit = packed.limit,
@@ -161,49 +163,69 @@ static bool push(struct shard *shard, uint32_t peer, const void *head, uint32_t 
     return true;
 }
 
-static bool push_answer(struct shard *shard, uint32_t peer, const struct room_answer *answer)
+struct answer_record {
+    struct mesh_head head;
+    struct room_answer answer;
+};
+
+static struct answer_record answer_record(const struct room_answer *answer)
 {
-    struct {
-        struct mesh_head head;
-        struct room_answer answer;
-    } record = {.head = {.kind = MESH_ANSWER}, .answer = *answer};
+    struct answer_record record = {.head = {.kind = MESH_ANSWER}, .answer = *answer};
     record.answer.payload_bytes = answer->payload.size;
     record.answer.payload.data = NULL;
+    return record;
+}
+
+static bool push_answer(struct shard *shard, uint32_t peer, const struct room_answer *answer)
+{
+    const struct answer_record record = answer_record(answer);
     return push(shard, peer, &record, sizeof(record), answer->payload, (struct slice){NULL, 0});
 }
 
-struct late_answer {
+struct late_record {
     uint32_t pool_link;
-    struct late_answer *next;
-    struct room_answer answer;
+    uint32_t size;
+    struct late_record *next;
+    char bytes[sizeof(struct block) - 16];
 };
-_Static_assert(sizeof(struct late_answer) <= sizeof(struct block), "a block holds one");
+_Static_assert(sizeof(struct late_record) <= sizeof(struct block), "a block holds one");
+
+/* Keeps a record until its ring has room again, behind those that wait already (X1). */
+static void push_late(struct shard *shard, uint32_t peer, struct slice head, struct slice tail)
+{
+    struct mesh_peer *to = &shard->mesh.peers[peer];
+    struct late_record *late = pool_take(&shard->blocks);
+    if (late == NULL) {
+        shard_exhausted(&shard->metrics->pool_exhausted_total_buffers);
+        log_error("a message to shard %u is lost: no buffer", peer);
+        return;
+    }
+    CHECK(head.size + tail.size <= sizeof(late->bytes));
+    late->next = NULL;
+    late->size = head.size + tail.size;
+    (void)put(put(late->bytes, head), tail);
+    *(to->late_last != NULL ? &to->late_last->next : &to->late_first) = late;
+    to->late_last = late;
+}
 
 void mesh_answer_late(struct shard *shard, uint32_t peer, const struct room_answer *answer)
 {
-    struct mesh_peer *to = &shard->mesh.peers[peer];
-    struct late_answer *late = pool_take(&shard->blocks);
-    if (late == NULL) {
-        shard_exhausted(&shard->metrics->pool_exhausted_total_buffers);
-        log_error("an answer to shard %u is lost: no buffer", peer);
-        return;
-    }
-    late->next = NULL;
-    late->answer = *answer;
+    struct answer_record record = answer_record(answer);
     if (answer->payload.size > 0) {
-        late->answer.error = ERROR_UNAVAILABLE;
-        late->answer.count = 0;
-        late->answer.payload = (struct slice){NULL, 0};
+        record.answer.error = ERROR_UNAVAILABLE;
+        record.answer.count = 0;
+        record.answer.payload_bytes = 0;
     }
-    *(to->late_last != NULL ? &to->late_last->next : &to->late_first) = late;
-    to->late_last = late;
+    push_late(shard, peer, (struct slice){(const char *)&record, sizeof(record)},
+              (struct slice){NULL, 0});
 }
 
 static void send_late(struct shard *shard, uint32_t peer)
 {
     struct mesh_peer *to = &shard->mesh.peers[peer];
-    while (to->late_first != NULL && push_answer(shard, peer, &to->late_first->answer)) {
-        struct late_answer *late = to->late_first;
+    while (to->late_first != NULL && push(shard, peer, to->late_first->bytes, to->late_first->size,
+                                          (struct slice){NULL, 0}, (struct slice){NULL, 0})) {
+        struct late_record *late = to->late_first;
         to->late_first = late->next;
         if (to->late_first == NULL) {
             to->late_last = NULL;
@@ -217,21 +239,29 @@ bool mesh_answer(struct shard *shard, uint32_t peer, const struct room_answer *a
     return shard->mesh.peers[peer].late_first == NULL && push_answer(shard, peer, answer);
 }
 
-void mesh_volatile(struct shard *shard, uint32_t peer, uint32_t replica, struct slice from,
-                   struct slice text)
+void mesh_volatile(struct shard *shard, const struct room *room, const struct follower *follower,
+                   struct slice from, struct slice text)
 {
     const struct mesh_head head = {.kind = MESH_VOLATILE,
                                    .user_bytes = (uint8_t)from.size,
-                                   .replica = replica,
-                                   .bytes = text.size};
-    (void)push(shard, peer, &head, sizeof(head), from, text);
+                                   .replica = follower->replica,
+                                   .bytes = text.size,
+                                   .epoch = room->epoch};
+    (void)push(shard, follower->shard, &head, sizeof(head), from, text);
 }
 
-void mesh_expel(struct shard *shard, uint32_t peer, uint32_t replica, struct slice user_id)
+void mesh_expel(struct shard *shard, const struct room *room, const struct follower *follower,
+                struct slice user_id)
 {
-    const struct mesh_head head = {
-        .kind = MESH_EXPEL, .user_bytes = (uint8_t)user_id.size, .replica = replica};
-    (void)push(shard, peer, &head, sizeof(head), user_id, (struct slice){NULL, 0});
+    const struct mesh_head head = {.kind = MESH_EXPEL,
+                                   .user_bytes = (uint8_t)user_id.size,
+                                   .replica = follower->replica,
+                                   .epoch = room->epoch};
+    if (shard->mesh.peers[follower->shard].late_first != NULL ||
+        !push(shard, follower->shard, &head, sizeof(head), user_id, (struct slice){NULL, 0})) {
+        push_late(shard, follower->shard, (struct slice){(const char *)&head, sizeof(head)},
+                  user_id);
+    }
 }
 
 /* True when the follower has everything, or the ring must drain first. */
@@ -310,10 +340,12 @@ bool mesh_can_answer(struct shard *shard)
     return true;
 }
 
-static struct room *replica_of(struct shard *shard, uint32_t index)
+/* The replica that a record is for; the epoch tells whether the place is another room's by now. */
+static struct room *replica_of(struct shard *shard, const struct mesh_head *head)
 {
+    const uint32_t index = head->replica;
     struct room *room = pool_taken(&shard->rooms, index) ? pool_at(&shard->rooms, index) : NULL;
-    return room != NULL && room->state == ROOM_REPLICA ? room : NULL;
+    return room != NULL && room->state == ROOM_REPLICA && room->epoch == head->epoch ? room : NULL;
 }
 
 static void take_event(struct shard *shard, const void *record, uint32_t size)
@@ -338,13 +370,13 @@ static void take_event(struct shard *shard, const void *record, uint32_t size)
         room_replicate(shard, head->replica, head->epoch, head->first_seq, head->count, bytes);
         break;
     case MESH_VOLATILE:
-        room = replica_of(shard, head->replica);
+        room = replica_of(shard, head);
         if (room != NULL) {
             room_show_volatile(shard, room, user, bytes);
         }
         break;
     default:
-        room = replica_of(shard, head->replica);
+        room = replica_of(shard, head);
         if (room != NULL) {
             room_expel(shard, room, user);
         }

@@ -36,8 +36,8 @@ struct mesh_lane {
     struct spsc events;
 };
 
-/* An answer that waits for room: a block. */
-struct late_answer;
+/* A record that waits for room: a block. */
+struct late_record;
 
 struct mesh_peer {
     struct mesh_lane *out;
@@ -45,7 +45,7 @@ struct mesh_peer {
     struct doorbell *bell;
     const struct os_ring *ring;
     bool published;                             /* something was pushed this turn */
-    struct late_answer *late_first, *late_last; /* answers for which the ring had no room */
+    struct late_record *late_first, *late_last; /* what the events ring had no room for */
 };
 
 struct mesh {
@@ -73,11 +73,12 @@ void mesh_answer_late(struct shard *shard, uint32_t peer, const struct room_answ
 
 /* Volatile: dropped if there is no room. For the room's members on that shard but the one it is
  * from. */
-void mesh_volatile(struct shard *shard, uint32_t peer, uint32_t replica, struct slice from,
-                   struct slice text);
+void mesh_volatile(struct shard *shard, const struct room *room, const struct follower *follower,
+                   struct slice from, struct slice text);
 
 /* The user's connections on that shard have the room no longer. */
-void mesh_expel(struct shard *shard, uint32_t peer, uint32_t replica, struct slice user_id);
+void mesh_expel(struct shard *shard, const struct room *room, const struct follower *follower,
+                struct slice user_id);
 
 /* Whether every ring has room for an answer, the largest too: only then is taken what causes
  * answers. */

@@ -27,9 +27,15 @@ void rest_answer(struct conn *conn, uint32_t status, struct slice type, struct s
                  struct slice extra)
 {
     char head[2048];
+    char lines[1024];
     struct json_writer writer = json_writer_on(head, sizeof(head));
+    struct json_writer headers = json_writer_on(lines, sizeof(lines));
 
-    http_write_head(&writer, status, type, body.size, extra, conn->keep_alive);
+    metrics_add(&conn->shard->metrics->http_requests_total, 1);
+    http_write_date(&headers, conn->shard->wall_ms / 1000);
+    json_write_raw(&headers, extra);
+    CHECK(!headers.overflow);
+    http_write_head(&writer, status, type, body.size, json_written(&headers), conn->keep_alive);
     CHECK(!writer.overflow);
     conn_write(conn, head, writer.size);
     if (!conn->head_request && body.size > 0) {
@@ -80,7 +86,6 @@ void rest_refuse(struct conn *conn, uint32_t status)
                                                                    : ERROR_BAD_REQUEST;
     conn->keep_alive = false;
     conn->head_request = false;
-    metrics_add(&conn->shard->metrics->http_requests_total, 1);
     answer_error(conn, status, error, http_reason(status), no_extra);
 }
 
@@ -219,6 +224,7 @@ static void answer_upgrade(struct conn *conn, struct slice key, struct slice pro
     http_write_head(&writer, 101, no_extra, 0, (struct slice){extra, (uint32_t)size}, true);
     CHECK(!writer.overflow);
     conn_write(conn, head, writer.size);
+    metrics_add(&conn->shard->metrics->http_requests_total, 1);
     conn_upgraded(conn);
 }
 

@@ -487,7 +487,7 @@ enum { POST_TEXT, POST_DATA, POST_REPLY_TO, POST_FILE_IDS, POST_FIELDS };
 static const struct slice post_names[POST_FIELDS] = {
     {"text", 4}, {"data", 4}, {"reply_to", 8}, {"file_ids", 8}};
 
-/* The event itself, read back by its seq: the answer to a message that was posted. */
+/* A duplicate's event, read back by its seq. */
 static void posted_event(struct shard *shard, struct conn *conn, struct call *call,
                          const struct call_answer *answer)
 {
@@ -515,6 +515,12 @@ static void posted(struct shard *shard, struct conn *conn, struct call *call,
         return;
     }
     call->limit = reply->duplicate ? 200 : 201;
+    if (reply->payload.size > 0) {
+        rest_answer(conn, call->limit, SLICE("application/json"), reply->payload,
+                    SLICE("Cache-Control: no-store\r\n"));
+        end(shard, conn, call);
+        return;
+    }
     call->done = posted_event;
     const struct room_request request = {.op = ROOM_HISTORY,
                                          .token = call_token(shard, call),
@@ -576,6 +582,7 @@ static void post_message(struct rest *rest)
     if (!begin(rest, ROOM_SEND, posted, &request, &call)) {
         return;
     }
+    request.wants_event = true;
     request.text = values[POST_TEXT].raw;
     request.data = has(seen, POST_DATA) ? values[POST_DATA].raw : (struct slice){0};
     request.reply_to = has(seen, POST_REPLY_TO) ? (uint64_t)values[POST_REPLY_TO].integer : 0;

@@ -158,6 +158,9 @@ struct member *member_add(struct shard *shard, struct room *room, struct slice i
 {
     struct member *member = pool_take(&shard->members);
     struct user *user = member != NULL ? user_take(shard, id, name) : NULL;
+    if (member == NULL) {
+        shard_exhausted(&shard->metrics->pool_exhausted_total_members);
+    }
     if (user == NULL) {
         if (member != NULL) {
             pool_give(&shard->members, member);
@@ -211,8 +214,11 @@ struct sub *room_subscribe(struct shard *shard, struct room *room, struct conn *
         shard_exhausted(&shard->metrics->pool_exhausted_total_subscriptions);
         return NULL;
     }
-    *sub =
-        (struct sub){.conn = conn, .room = room, .conn_next = conn->subs, .room_next = room->subs};
+    *sub = (struct sub){.serial = ++shard->next_session,
+                        .conn = conn,
+                        .room = room,
+                        .conn_next = conn->subs,
+                        .room_next = room->subs};
     if (conn->subs != NULL) {
         conn->subs->conn_previous = sub;
     }
@@ -539,9 +545,8 @@ void rooms_replicate(struct shard *shard)
 static bool may_leave(const struct shard *shard, const struct room *room)
 {
     return room->subs == NULL && room->followers == NULL && room->in_flight == 0 &&
-           room->joins == 0 &&
-           room->parked_first == NULL && !room->in_fanout && !room->in_replicate &&
-           room->state != ROOM_LOADING &&
+           room->joins == 0 && room->parked_first == NULL && !room->in_fanout &&
+           !room->in_replicate && room->state != ROOM_LOADING &&
            shard->now_ms - room->used_ms >= shard->config->timeouts_room_idle;
 }
 

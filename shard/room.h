@@ -64,6 +64,7 @@ struct room_request {
     bool follow;
     bool keyed;
     bool descending;
+    bool wants_event; /* SEND: the event itself comes with the answer */
     uint64_t token;   /* whose the answer is: os_tag(shard, generation, call) */
     uint32_t replica; /* JOIN with follow, UNFOLLOW: index of the asker's replica */
     uint32_t limit;   /* HISTORY */
@@ -93,7 +94,9 @@ struct room_answer {
     uint32_t members_max;
     uint32_t count;         /* HISTORY: entries in payload */
     uint32_t payload_bytes; /* behind it on the mesh */
-    struct slice payload; /* HISTORY: (struct persist_entry, body) each 8-aligned; INFO: the name */
+    /* HISTORY: (struct persist_entry, body) each 8-aligned; INFO: the name; SEND that wants it: the
+     * event, but not a duplicate's. */
+    struct slice payload;
 };
 
 /* --- rooms --- */
@@ -126,6 +129,7 @@ struct sub {
     struct sub *room_next, *room_previous;
     struct sub *pending_next;
     struct log_cursor cursor;
+    uint64_t serial; /* of this join: a later one of the same room has another */
 };
 
 /* A shard with a replica of a room whose home is here. */
@@ -194,6 +198,7 @@ struct pending {
     struct log_cursor end;
     uint32_t room;
     bool follow;
+    bool wants_event;
     uint32_t replica;
 };
 

@@ -58,8 +58,11 @@ static struct room_answer answer_of(const struct room *room, const struct room_r
 static struct pending *next_pending(struct shard *shard)
 {
     struct pending_table *table = &shard->pending;
-    return table->end - table->first <= table->mask ? &table->entries[table->end & table->mask]
-                                                    : NULL;
+    if (table->end - table->first > table->mask) {
+        shard_exhausted(&shard->metrics->pool_exhausted_total_pending);
+        return NULL;
+    }
+    return &table->entries[table->end & table->mask];
 }
 
 /* The encoded frame at the end of the room's log, not yet counted: its JSON, or empty when there is
@@ -143,6 +146,7 @@ static bool publish(struct shard *shard, struct room *room, const struct room_re
                                 .end = room_log_end(&room->log),
                                 .room = room_index(shard, room),
                                 .follow = request->follow,
+                                .wants_event = request->wants_event,
                                 .replica = request->replica};
     pending->answer.seq = event->seq;
     pending->answer.at_ms = event->at_ms;
@@ -212,6 +216,7 @@ static void handle_send(struct shard *shard, struct room *room, const struct roo
     }
     if (request->keyed && shard->keys.used == shard->keys.capacity &&
         room->keys.count < shard->config->limits_idempotency_keys) { /* else it forgets one */
+        shard_exhausted(&shard->metrics->pool_exhausted_total_keys);
         room_refuse(shard, request, ERROR_UNAVAILABLE);
         return;
     }
@@ -239,6 +244,7 @@ static struct follower *follow(struct shard *shard, struct room *room, uint32_t 
     if (follower == NULL) {
         follower = pool_take(&shard->followers);
         if (follower == NULL) {
+            shard_exhausted(&shard->metrics->pool_exhausted_total_followers);
             return NULL;
         }
         *follower = (struct follower){.shard = asker,
@@ -325,7 +331,7 @@ static void handle_leave(struct shard *shard, struct room *room, const struct ro
     room_expel(shard, room, request->user_id);
     for (const struct follower *follower = room->followers; follower != NULL;
          follower = follower->next) {
-        mesh_expel(shard, follower->shard, follower->replica, request->user_id);
+        mesh_expel(shard, room, follower, request->user_id);
     }
 }
 
@@ -482,7 +488,7 @@ static void handle_history(struct shard *shard, struct room *room,
             request->descending ? to - limit + 1 : from + limit - 1;
     }
     if (from < room->log.first_seq && request->descending && to >= room->log.first_seq &&
-        !handover_is_complete(shard)) {
+        !handover_has(shard, room->position)) {
         from = room->log.first_seq; /* what the store may not have yet is in memory */
         answer.more = true;
     }
@@ -528,8 +534,7 @@ static void handle_typing(struct shard *shard, struct room *room,
     room_show_volatile(shard, room, request->user_id, json_written(&writer));
     for (const struct follower *follower = room->followers; follower != NULL;
          follower = follower->next) {
-        mesh_volatile(shard, follower->shard, follower->replica, request->user_id,
-                      json_written(&writer));
+        mesh_volatile(shard, room, follower, request->user_id, json_written(&writer));
     }
 }
 
@@ -594,6 +599,11 @@ static bool finish(struct shard *shard, struct pending *pending, bool failed)
         pending->answer.error = ERROR_UNAVAILABLE;
     } else {
         show(shard, room, pending->end);
+    }
+    struct log_cursor cursor;
+    if (pending->wants_event && !failed &&
+        room_log_find(&room->log, pending->answer.seq, &cursor)) {
+        pending->answer.payload = room_log_event(&room->log, &cursor);
     }
     if (pending->answer.op == ROOM_JOIN && !failed) {
         done = answer_join(shard, room, &pending->answer, pending->follow, pending->replica);

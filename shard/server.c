@@ -379,6 +379,24 @@ void server_stop(struct server *server)
     mem_end(&server->plan);
 }
 
+static void write_closes(struct server *server, struct json_writer *writer)
+{
+    JSON_WRITE(writer, "# HELP damso_closes_total Connections ended, by reason.\n"
+                       "# TYPE damso_closes_total counter\n");
+    for (int reason = CLOSE_NONE + 1; reason < CLOSE_REASONS; reason++) {
+        const char *name = close_reason_name((enum close_reason)reason);
+        uint64_t count = 0;
+        for (uint32_t i = 0; i < server->count; i++) {
+            count += metrics_get(&server->shards[i]->closes[reason]);
+        }
+        JSON_WRITE(writer, "damso_closes_total{reason=\"");
+        json_write_raw(writer, (struct slice){name, (uint32_t)strlen(name)});
+        JSON_WRITE(writer, "\"} ");
+        json_write_u64(writer, count);
+        JSON_WRITE(writer, "\n");
+    }
+}
+
 int64_t server_metrics(struct server *server, char *text, uint32_t capacity)
 {
     struct metrics *all[SHARDS_MAX + 2];
@@ -402,6 +420,7 @@ int64_t server_metrics(struct server *server, char *text, uint32_t capacity)
         json_write_u64(&writer, metrics_get(&all[i]->connections));
         JSON_WRITE(&writer, "\n");
     }
+    write_closes(server, &writer);
     return writer.overflow ? -ENOSPC : size + writer.size;
 }
 

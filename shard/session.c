@@ -296,14 +296,23 @@ static void write_missed(struct conn *conn, struct call *call, const struct room
     }
 }
 
+/* The next call that waits for the output to drain, if it has. */
+static void go_on(struct conn *conn)
+{
+    if (conn != NULL && conn->out_first == NULL) {
+        session_drained(conn);
+    }
+}
+
 static void missed_done(struct shard *shard, struct conn *conn, struct call *call,
                         const struct call_answer *answer)
 {
     const struct room_answer *page = answer->room;
     struct sub *sub = conn != NULL ? sub_of(conn, call_room(call)) : NULL;
 
-    if (sub == NULL || sub->active) { /* left, or joined again, meanwhile */
+    if (sub == NULL || sub->serial != call->sub_serial) { /* left, or joined again, meanwhile */
         call_give(shard, call);
+        go_on(conn);
         return;
     }
     if (page->error == ERROR_NONE && page->count > 0) {
@@ -315,6 +324,7 @@ static void missed_done(struct shard *shard, struct conn *conn, struct call *cal
     if (call->from_seq > call->to_seq || conn->state != CONN_WEBSOCKET) {
         go_live(conn, sub);
         call_give(shard, call);
+        go_on(conn);
         return;
     }
     call->waiting_next = conn->waiting;
@@ -342,6 +352,7 @@ static void place_cursor(struct shard *shard, struct conn *conn, struct call *ca
     write_joined(conn, call, sub, recovered);
     if (recovered && !room_log_find(&room->log, call->after_seq + 1, &sub->cursor)) {
         call->done = missed_done;
+        call->sub_serial = sub->serial;
         call->from_seq = call->after_seq + 1;
         ask_missed(conn, call);
         return;

@@ -54,6 +54,7 @@ struct shard {
     struct os_ring *ring;
     struct doorbell bell;
     struct metrics *metrics;
+    _Atomic uint64_t closes[CLOSE_REASONS]; /* as metrics: written here, read anywhere */
     struct mem_plan plan;
     int listener;
     uint32_t connections_max;

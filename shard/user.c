@@ -86,6 +86,7 @@ static struct user *make(struct shard *shard, struct slice id, struct slice name
         user = pool_take(&shard->users);
     }
     if (user == NULL) {
+        shard_exhausted(&shard->metrics->pool_exhausted_total_users);
         return NULL;
     }
     uint32_t *bucket = bucket_of(shard, id);
