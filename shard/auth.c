@@ -30,11 +30,6 @@ enum {
 
 /* --- the key file --- */
 
-static const char *reason(int error)
-{
-    return strerror(-error); /* NOLINT(concurrency-mt-unsafe): glibc's is, since 2.32 */
-}
-
 static bool is_key(const char *text, int64_t size)
 {
     if (size != AUTH_KEY_SIZE && !(size == AUTH_KEY_SIZE + 1 && text[AUTH_KEY_SIZE] == '\n')) {
@@ -62,7 +57,7 @@ static int refuse_open(const char *path, int error, char *ret_why, size_t why_si
     if (error == -EACCES) {
         mend = "; make it belong to the user that damsod runs as: chown USER ";
     }
-    (void)snprintf(ret_why, why_size, "%s: cannot be read: %s%s%s", path, reason(error), mend,
+    (void)snprintf(ret_why, why_size, "%s: cannot be read: %s%s%s", path, os_error(error), mend,
                    *mend != '\0' ? path : "");
     return error;
 }
@@ -177,7 +172,7 @@ static int make_key(const struct config *config, const char *path, char *ret_why
         (void)snprintf(ret_why, why_size,
                        "%s: cannot be made: %s; the user that damsod runs as must be able to "
                        "write in %s, and there must be room",
-                       path, reason(error), config->server_data);
+                       path, os_error(error), config->server_data);
     }
     return error;
 }

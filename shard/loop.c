@@ -10,7 +10,13 @@
 
 #include <errno.h>
 
-enum { EVENTS_MAX = 512, REPLIES_A_TURN_MAX = 256, TIMERS_A_TURN_MAX = 4096, WAIT_MS_MAX = 1000 };
+enum {
+    EVENTS_MAX = 512,
+    REPLIES_A_TURN_MAX = 256,
+    TIMERS_A_TURN_MAX = 4096,
+    WAIT_MS_MAX = 1000,
+    HELD_MS = 1
+};
 
 static void read_clock(struct shard *shard)
 {
@@ -98,11 +104,22 @@ static bool has_input(struct shard *shard)
            (shard->lane != NULL && spsc_peek(&shard->lane->replies, &size) != NULL);
 }
 
+/* Whether something waits for another shard to empty its ring: nobody rings when it has. */
+static bool is_held(const struct shard *shard)
+{
+    const struct pending_table *pending = &shard->pending;
+    return shard->replicate_first != NULL || mesh_is_held(shard) ||
+           (shard->journal != NULL && pending->first != pending->end &&
+            pending->entries[pending->first & pending->mask].position <=
+                journal_durable(shard->journal));
+}
+
 static int64_t patience_ns(const struct shard *shard)
 {
+    const uint64_t most_ms = is_held(shard) ? HELD_MS : WAIT_MS_MAX;
     uint64_t wait_ms = timer_next_ms(shard->wheel, shard->now_ms);
     const uint64_t round_ms = egress_next_ms(shard);
-    wait_ms = wait_ms < WAIT_MS_MAX ? wait_ms : WAIT_MS_MAX;
+    wait_ms = wait_ms < most_ms ? wait_ms : most_ms;
     wait_ms = wait_ms < round_ms ? wait_ms : round_ms;
     return (int64_t)wait_ms * 1000000;
 }
@@ -209,7 +226,7 @@ int loop_run(struct shard *shard)
     while (!shard->stopping || !stopped(shard)) {
         count = loop_turn(shard, events, count);
         if (count < 0) {
-            log_error("shard %u: io_uring failed error=%s", shard->index, strerror(-count));
+            log_error("shard %u: io_uring failed error=%s", shard->index, os_error(count));
             return count;
         }
         if (!shard->stopping && server_stopping(shard->server)) {

@@ -123,9 +123,20 @@ int room_request_unpack(const void *bytes, uint32_t size, struct room_request *r
 
 /* --- sending --- */
 
+/* Whether the ring takes records of that many bytes, what this turn has already put there and not
+ * yet published counted. */
 static bool has_room(const struct spsc *ring, uint64_t bytes)
 {
-    return ring->capacity - spsc_used(ring) >= bytes;
+    /* Relaxed: only a number here; spsc_reserve looks again. */
+    const uint32_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
+    return ring->capacity - (ring->fill - head) >= bytes;
+}
+
+/* For the largest answer: as much again may be lost at the ring's end, where it must lie in one
+ * piece. */
+static uint64_t answer_room(const struct shard *shard)
+{
+    return 2 * (shard->config->limits_history_bytes + ANSWER_RESERVE);
 }
 
 bool mesh_request(struct shard *shard, uint32_t peer, const struct room_request *request)
@@ -280,8 +291,7 @@ static bool replicate_piece(struct shard *shard, struct room *room, struct follo
     }
     const uint64_t first_seq = cursor.seq;
     frames = room_log_piece(&room->log, &cursor, &chunk);
-    if (frames.size == 0 || !has_room(ring, (uint64_t)shard->config->limits_history_bytes +
-                                                ANSWER_RESERVE + 2 * (uint64_t)frames.size)) {
+    if (frames.size == 0 || !has_room(ring, answer_room(shard) + 2 * (uint64_t)frames.size)) {
         return true;
     }
     const struct mesh_head head = {.kind = MESH_EVENTS,
@@ -331,13 +341,22 @@ void mesh_publish(struct shard *shard)
 
 bool mesh_can_answer(struct shard *shard)
 {
-    const uint64_t largest = shard->config->limits_history_bytes + ANSWER_RESERVE;
     for (uint32_t i = 0; i < shard->count; i++) {
-        if (i != shard->index && !has_room(&shard->mesh.peers[i].out->events, largest)) {
+        if (i != shard->index && !has_room(&shard->mesh.peers[i].out->events, answer_room(shard))) {
             return false;
         }
     }
     return true;
+}
+
+bool mesh_is_held(const struct shard *shard)
+{
+    for (uint32_t i = 0; i < shard->count; i++) {
+        if (shard->mesh.peers[i].late_first != NULL) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* The replica that a record is for; the epoch tells whether the place is another room's by now. */

@@ -84,6 +84,9 @@ void mesh_expel(struct shard *shard, const struct room *room, const struct follo
  * answers. */
 bool mesh_can_answer(struct shard *shard);
 
+/* Whether answers wait for a ring to drain. */
+bool mesh_is_held(const struct shard *shard);
+
 /* Brings each replica up to date as far as there is room. Once a turn for rooms with new events. */
 void mesh_replicate_room(struct shard *shard, struct room *room);
 

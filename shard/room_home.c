@@ -589,6 +589,14 @@ static void show(struct shard *shard, struct room *room, struct log_cursor end)
     }
 }
 
+/* The event, if it is in memory. */
+static struct slice event_of(const struct room_log *log, uint64_t seq)
+{
+    struct log_cursor cursor;
+    return room_log_find(log, seq, &cursor) ? room_log_event(log, &cursor)
+                                            : (struct slice){NULL, 0};
+}
+
 /* False: the asker's ring is full; the entry waits. */
 static bool finish(struct shard *shard, struct pending *pending, bool failed)
 {
@@ -600,11 +608,9 @@ static bool finish(struct shard *shard, struct pending *pending, bool failed)
     } else {
         show(shard, room, pending->end);
     }
-    struct log_cursor cursor;
-    if (pending->wants_event && !failed &&
-        room_log_find(&room->log, pending->answer.seq, &cursor)) {
-        pending->answer.payload = room_log_event(&room->log, &cursor);
-    }
+    pending->answer.payload = pending->wants_event && !failed
+                                  ? event_of(&room->log, pending->answer.seq)
+                                  : (struct slice){NULL, 0};
     if (pending->answer.op == ROOM_JOIN && !failed) {
         done = answer_join(shard, room, &pending->answer, pending->follow, pending->replica);
     } else {

@@ -27,7 +27,7 @@ static uint32_t power_of_two(uint64_t size)
 
 static int explain(char *ret_why, size_t why_size, const char *what, const char *where, int error)
 {
-    (void)snprintf(ret_why, why_size, "%s %s: %s", what, where, strerror(-error));
+    (void)snprintf(ret_why, why_size, "%s %s: %s", what, where, os_error(error));
     return error;
 }
 
@@ -229,7 +229,7 @@ static enum exit_code open_address(struct server *server, char *ret_why, size_t 
     if (error < 0) {
         (void)snprintf(ret_why, why_size, "cannot listen on %s port %llu: %s%s",
                        config->server_listen, (unsigned long long)config->server_port,
-                       strerror(-error),
+                       os_error(error),
                        error == -EADDRINUSE ? "; stop what uses it, or choose another with --port"
                                             : "; see [server] listen and port");
         return EXIT_ADDRESS;
@@ -304,7 +304,7 @@ static void *shard_thread(void *argument)
     }
     error = error < 0 ? error : loop_run(shard);
     if (error < 0) {
-        log_error("shard %u ended: %s", shard->index, strerror(-error));
+        log_error("shard %u ended: %s", shard->index, os_error(error));
         atomic_store(&server->failed, true);
     }
     return NULL;

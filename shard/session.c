@@ -231,6 +231,8 @@ void session_closed(struct conn *conn)
 
 /* --- join, leave --- */
 
+static const char too_many_rooms[] = "too many rooms on one connection";
+
 static struct sub *sub_of(struct conn *conn, struct slice room)
 {
     for (struct sub *sub = conn->subs; sub != NULL; sub = sub->conn_next) {
@@ -386,9 +388,12 @@ static void join_done(struct shard *shard, struct conn *conn, struct call *call,
     if (old != NULL) {
         room_unsubscribe(shard, old);
     }
-    struct sub *sub = room_subscribe(shard, room, conn);
+    /* Looked at again: several joins may have been under way at once. */
+    const bool many = conn->sub_count >= shard->config->limits_rooms_per_connection;
+    struct sub *sub = many ? NULL : room_subscribe(shard, room, conn);
     if (sub == NULL) {
-        session_error(conn, call_id(call), ERROR_UNAVAILABLE, NULL);
+        session_error(conn, call_id(call), many ? ERROR_RATE_LIMITED : ERROR_UNAVAILABLE,
+                      many ? too_many_rooms : NULL);
         call_give(shard, call);
         return;
     }
@@ -416,7 +421,7 @@ static void on_join(struct conn *conn, struct command *command)
     }
     if (conn->sub_count >= shard->config->limits_rooms_per_connection &&
         sub_of(conn, command->room_id) == NULL) {
-        session_error(conn, command->id, ERROR_RATE_LIMITED, "too many rooms on one connection");
+        session_error(conn, command->id, ERROR_RATE_LIMITED, too_many_rooms);
         return;
     }
     struct call *call = begin_call(conn, command, join_done);

@@ -42,11 +42,6 @@ struct web_walk {
     bool refused; /* ret_why says what */
 };
 
-static const char *reason(int error)
-{
-    return strerror(-error); /* NOLINT(concurrency-mt-unsafe): glibc's is, since 2.32 */
-}
-
 /* The type of a file of that name; NULL: it is not served. */
 static const struct slice *type_of(const char *name)
 {
@@ -81,7 +76,7 @@ static int refuse_unreadable(struct web_walk *walk, const char *name, int error)
     (void)snprintf(what, sizeof(what),
                    "cannot be read: %s; let the user that damsod runs as read "
                    "it, or name another directory in [server] web",
-                   reason(error));
+                   os_error(error));
     return refuse(walk, name, error, what);
 }
 
