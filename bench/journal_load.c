@@ -123,7 +123,7 @@ int journal_load_begin(struct journal_load *load, const struct options *options,
     histogram_init(&load->latency);
     mem_init(&load->plan, "journal load", MEM_MAP);
     ending_signals(&ending);
-    (void)sigprocmask(SIG_BLOCK, &ending, &load->signals); /* W2 */
+    (void)pthread_sigmask(SIG_BLOCK, &ending, &load->signals); /* W2 */
     int result = make_directory(load, options->data, problem);
     result = result == 0 ? open_journal(load, problem) : result;
     if (result < 0) {
@@ -333,7 +333,7 @@ void journal_load_end(struct journal_load *load)
          rmdir(load->directory) < 0)) {
         (void)fprintf(stderr, "damso-bench: %s could not be removed\n", load->directory);
     }
-    (void)sigprocmask(SIG_SETMASK, &load->signals, NULL); /* W2: one that waits is taken here */
+    (void)pthread_sigmask(SIG_SETMASK, &load->signals, NULL); /* W2: one that waits is taken here */
 }
 
 /* --- all of it --- */

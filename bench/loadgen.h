@@ -2,8 +2,10 @@
  * loadgen.h - the loader's loop: sockets of all clients, one thread, one receive buffer.
  *
  * Walk:       from bench/scenario.c, which says what to send when; to bench/client.c with the
- * bytes. Threads:    one. Ownership:  owns the epoll descriptor and the clients' sockets; the
- * clients are the caller's. Units:      nanoseconds of CLOCK_MONOTONIC.
+ *             bytes.
+ * Threads:    one.
+ * Ownership:  owns the epoll descriptor and the clients' sockets; the clients are the caller's.
+ * Units:      nanoseconds of CLOCK_MONOTONIC.
  *
  * epoll and one 256 KiB buffer for every receive: the buffer stays in the second-level cache, where
  * provided buffers of io_uring would go through memory. In the pairs scenario, the hardest one for

@@ -3,7 +3,8 @@
  *
  * Threads:    one.
  * Ownership:  owns its sockets; requests and answers are in the caller's hands during the
- * callbacks. Units:      bytes, seconds.
+ *             callbacks.
+ * Units:      bytes, seconds.
  *
  * Understands what damsod answers: a status, Content-Length or nothing, keep-alive.
  */

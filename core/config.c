@@ -3,6 +3,7 @@
 
 #include "core/check.h"
 #include "core/config_row.h"
+#include "core/os.h"
 
 #include <ctype.h>
 #include <dirent.h>
@@ -215,11 +216,6 @@ static int config_pair(void *context, const char *section, const char *key, cons
     return 1;
 }
 
-static const char *config_reason(int error)
-{
-    return strerror(error); /* NOLINT(concurrency-mt-unsafe): glibc's is, since 2.32 */
-}
-
 int config_stream(struct config *config, FILE *file, const char *name, struct config_errors *errors)
 {
     struct config_reader reader = {.config = config, .errors = errors, .file = file, .name = name};
@@ -229,7 +225,7 @@ int config_stream(struct config *config, FILE *file, const char *name, struct co
     const int result = ini_parse_stream(config_line, &reader, config_pair, &reader);
     CHECK(reader.ended || result < 0);
     if (reader.error != 0) {
-        config_row_error(errors, "%s: cannot be read: %s", name, config_reason(reader.error));
+        config_row_error(errors, "%s: cannot be read: %s", name, os_error(reader.error));
         return -reader.error;
     }
     if (result < 0) {
@@ -261,7 +257,7 @@ static int config_open(struct config *config, const char *path, struct config_er
 
     if (file == NULL) {
         const int error = errno;
-        config_row_error(errors, "%s: cannot be read: %s%s", path, config_reason(error),
+        config_row_error(errors, "%s: cannot be read: %s%s", path, os_error(error),
                          config_mend(error));
         return -error;
     }
@@ -302,7 +298,7 @@ static int config_directory(const char *path, struct config_names *names,
         if (error == ENOENT) {
             return 0;
         }
-        config_row_error(errors, "%s: cannot be read: %s%s", path, config_reason(error),
+        config_row_error(errors, "%s: cannot be read: %s%s", path, os_error(error),
                          config_mend(error));
         return -error;
     }

@@ -8,12 +8,11 @@
  *         request smuggling lives from leniency.
  *
  * Bodies:     only with Content-Length. `Transfer-Encoding: chunked` alone is answered 411 (RFC
- * 9112 section 6.3 allows it): every client of ours knows its size beforehand, and one way of
- *             framing is one fewer to get wrong. Other codings before chunked are 501
- * (section 6.1), a last coding that is not chunked is 400 (section 6.3), as is any
- * Transfer-Encoding beside Content-Length or in HTTP/1.0. After an error the connection must be
- * closed.
- *
+ *             9112 section 6.3 allows it): every client of ours knows its size beforehand, and one
+ *             way of framing is one fewer to get wrong. Other codings before chunked are 501
+ *             (section 6.1), a last coding that is not chunked is 400 (section 6.3), as is any
+ *             Transfer-Encoding beside Content-Length or in HTTP/1.0. After an error the
+ *             connection must be closed.
  * Threads:    any; pure functions.
  * Ownership:  slices point into the caller's bytes and live as long as they stay where they are.
  * Units:      sizes are in bytes.

@@ -3,8 +3,9 @@
  *
  * Walk:       from main (damsod --plan, start-up); to core/pool.c and every start-up reservation.
  * Threads:    a plan belongs to one thread; main makes it and hands it over before that thread
- * runs. Ownership:  the plan owns every block; all live until mem_end. Nothing is given back
- * singly. Units:      sizes in bytes.
+ *             runs.
+ * Ownership:  the plan owns every block; all live until mem_end. Nothing is given back singly.
+ * Units:      sizes in bytes.
  *
  * Two steps: first reserve everything, then mem_seal, and only when it returned 0 touch the blocks.
  * So one check at the end replaces thirty, and `damsod --plan` runs the first step alone.

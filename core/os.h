@@ -2,18 +2,18 @@
  * os.h - the one door to io_uring, files, clock and randomness.
  *
  * Walk:       every recv, send, write and sync of shard/ and fileio/ passes here. core/os_uring.c
- * is the real machine; a test may link another file with the same functions (simulated disk,
- *             network or clock) instead.
- * Threads:    a ring belongs to the thread that enabled it; only os_ring_id may be asked by others.
- *             Files, clock and randomness: any thread.
+ *             and core/os_system.c are the real machine; a test may link another file with the
+ *             same functions (simulated disk, network or clock) instead.
+ * Threads:    a ring belongs to the thread that enabled it; others only name it as the peer of
+ *             os_doorbell. Files, clock and randomness: any thread.
  * Ownership:  memory handed to os_send, os_write and os_read stays the caller's and must not move
- * or change until the event with its tag has come back. Units:      sizes in bytes, times in
- * nanoseconds unless the name says otherwise.
+ *             or change until the event with its tag has come back.
+ * Units:      sizes in bytes, times in nanoseconds unless the name says otherwise.
  *
  * Invariants: (O1) every start returns exactly one final event (one without OS_MORE) per tag.
  *             (O2) nothing runs between two calls of os_turn: completions, and the work behind
- * them, happen inside it (IORING_SETUP_DEFER_TASKRUN). (O3) a socket's slot is free for reuse only
- * after the event of os_close.
+ *                  them, happen inside it (IORING_SETUP_DEFER_TASKRUN).
+ *             (O3) a socket's slot is free for reuse only after the event of os_close.
  */
 #pragma once
 
@@ -128,6 +128,9 @@ void os_read(struct os_ring *ring, int file, void *data, uint32_t size, uint64_t
 
 /* Data and what is needed to read it back, to disk (fdatasync). */
 void os_sync(struct os_ring *ring, int file, uint64_t tag);
+
+/* What the number of an error means, for people: errno, or -errno. Static. Any thread. */
+const char *os_error(int error);
 
 /* --- plain calls for start-up and shutdown; they block --- */
 

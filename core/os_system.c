@@ -119,8 +119,9 @@ int os_directory_list(const char *path, int (*entry)(void *context, const char *
         return -errno;
     }
     int result = 0;
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): a stream of our own */
     for (struct dirent *found = readdir(directory); found != NULL && result == 0;
-         found = readdir(directory)) { /* NOLINT(concurrency-mt-unsafe): a stream of our own */
+         found = readdir(directory)) { /* NOLINT(concurrency-mt-unsafe): the same */
         if (found->d_name[0] != '.') {
             result = entry(context, found->d_name);
         }

@@ -51,7 +51,7 @@ static int explain(int error, const char *what, char *ret_why, size_t why_size)
     } else if (error == -EMFILE || error == -ENFILE) {
         mend = "raise the limit of open files (systemd: LimitNOFILE=1048576)";
     }
-    (void)snprintf(ret_why, why_size, "io_uring: %s: %s; %s", what, strerror(-error), mend);
+    (void)snprintf(ret_why, why_size, "io_uring: %s: %s; %s", what, os_error(error), mend);
     return error;
 }
 
@@ -131,8 +131,8 @@ int os_ring_create(const struct os_ring_options *options, struct os_ring **ret, 
 int os_ring_enable(struct os_ring *ring)
 {
     /* By hand: Debian's liburing 2.3 declares io_uring_enable_rings but does not export it. */
-    const long error = syscall(SYS_io_uring_register, ring->uring.ring_fd,
-                               IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+    const long error =
+        syscall(SYS_io_uring_register, ring->uring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
     if (error < 0) {
         return -errno;
     }
@@ -319,6 +319,7 @@ void os_doorbell(struct os_ring *ring, const struct os_ring *peer, uint64_t tag)
     io_uring_sqe_set_data64(sqe, TAG_IGNORED);
 }
 
+/* NOLINTNEXTLINE(readability-function-size): what a write takes, its tag and its durability */
 void os_write(struct os_ring *ring, int file, const void *data, uint32_t size, uint64_t offset,
               bool sync, uint64_t tag)
 {

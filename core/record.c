@@ -1,9 +1,9 @@
 /* record.c - see record.h for the layout. */
 #include "core/record.h"
 
-#include <errno.h>
-
 #include "core/check.h"
+
+#include <errno.h>
 
 enum { RECORD_VERSION = 1, ID_BYTES_MAX = 64, NAME_BYTES_MAX = 128 };
 

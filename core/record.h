@@ -1,13 +1,14 @@
 /*
  * record.h - one durable event as bytes: what the journal stores and persistence takes.
  *
- * Walk:       from shard/room.c (room_publish) into fileio/journal.c; to persist/persist.c.
+ * Walk:       from shard/room_home.c (publish) into fileio/journal.c; to persist/persist.c.
  * Ownership:  slices of a decoded record point into the bytes it was decoded from.
  * Units:      sizes in bytes, time in milliseconds since 1970.
  *
- * Layout (little endian, 64 bytes, then room_id, user_id, username, body without separators):
- *     version 1, kind 1, role 1, flags 1 | room 1, user 1, name 1, 0 1 | body 4, 0 4 | epoch 8 |
- * seq 8 | at_ms 8 | key_digest 16 | content_digest 8
+ * Layout, little endian: 64 bytes, then room_id, user_id, username and body without separators.
+ *
+ *     version 1 | kind 1 | role 1 | flags 1 | room_id size 1 | user_id size 1 | username size 1
+ *     0 1 | body size 4 | 0 4 | epoch 8 | seq 8 | at_ms 8 | key_digest 16 | content_digest 8
  */
 #pragma once
 

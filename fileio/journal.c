@@ -180,7 +180,7 @@ int journal_open(const struct journal_options *options, struct mem_plan *plan, s
     error = plan->error;
     if (error < 0) {
         (void)snprintf(ret_why, why_size, "not enough memory for the journal's buffers (%s)",
-                       segment_error_text(-error));
+                       os_error(error));
         return error;
     }
     *journal = planned;
@@ -354,7 +354,7 @@ void *journal_append(struct journal *journal, uint32_t size, enum journal_durabi
 static void fail(struct journal *journal, const char *what, int error)
 {
     log_error("journal failed, sends are refused until a restart shard=%u during=%s error=%s",
-              journal->options.shard, what, segment_error_text(-error));
+              journal->options.shard, what, os_error(error));
     journal->failed = true;
     journal->supply.stopped = true;
     metrics_set(&journal->options.metrics->journal_failed, 1);

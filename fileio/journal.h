@@ -1,8 +1,8 @@
 /*
  * journal.h - a shard's write-ahead log: what is in it survives a crash.
  *
- * Walk:       from shard/room.c (room_publish); commits are started by shard/loop.c once a turn; to
- *             shard/room.c (rooms_durable) and to persist/ by shard/handover.c.
+ * Walk:       from shard/room_home.c (publish); commits are started by shard/loop.c once a turn;
+ *             to shard/room_home.c (rooms_durable) and, by shard/handover.c, to persist/.
  * Threads:    its shard's thread only.
  * Ownership:  the journal owns its buffers, files and positions. A pointer from journal_append is
  *             valid until the next call; so is one from journal_handover, which gives the same
@@ -16,11 +16,13 @@
  * in it, for the handover, until its place is needed again.
  *
  * Invariants: (J1) journal_durable never passes a record whose write, and sync if it was asked for,
- * has not succeeded. (J2) after a failed write or sync nothing more is written: state
- * JOURNAL_FAILED is final. (J3) a segment is reused only when journal_release has passed its last
- * record. (J4) the segments of all shards hold at most bytes_max in sum; at the bound, and without
- * a prepared segment, appends are refused. (J5) records are handed over in the order of their
- * positions, each once a run.
+ *                  has not succeeded.
+ *             (J2) after a failed write or sync nothing more is written: state JOURNAL_FAILED is
+ *                  final.
+ *             (J3) a segment is reused only when journal_release has passed its last record.
+ *             (J4) the segments of all shards hold at most bytes_max in sum; at the bound, and
+ *                  without a prepared segment, appends are refused.
+ *             (J5) records are handed over in the order of their positions, each once a run.
  */
 #pragma once
 
@@ -34,7 +36,7 @@
 struct journal;
 
 enum journal_durability {
-    DURABILITY_MEMORY = 0,  /* ack at once; written with the next group */
+    DURABILITY_MEMORY = 0,  /* acked when written; the room begins anew after a crash */
     DURABILITY_JOURNAL = 1, /* written, not synced */
     DURABILITY_FSYNC = 2,   /* on disk */
 };

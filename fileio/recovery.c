@@ -208,7 +208,7 @@ static int refuse(struct recovery *recovery, const char *path, uint64_t offset, 
 static int trouble(struct recovery *recovery, const char *path, int error)
 {
     (void)snprintf(recovery->why, recovery->why_size, "%s: cannot be read (%s)", path,
-                   segment_error_text(-error));
+                   os_error(error));
     return error;
 }
 
@@ -232,7 +232,7 @@ static int give_record(struct recovery *recovery, const void *record, uint32_t s
     if (result < 0) {
         (void)snprintf(recovery->why, recovery->why_size,
                        "%s: a record was not taken by the store (%s)", recovery->reader->path,
-                       segment_error_text(-result));
+                       os_error(result));
         return result;
     }
     recovery->report.records++;

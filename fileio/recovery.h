@@ -1,7 +1,7 @@
 /*
  * recovery.h - what a start makes of the journal segments it finds.
  *
- * Walk:       from shard/main.c at start; records go through a callback into persist/.
+ * Walk:       from shard/server.c at start; records go through a callback into persist/.
  * Threads:    main, before any shard runs. Blocks.
  * Units:      sizes in bytes, offsets from the start of a segment file.
  *
@@ -11,8 +11,9 @@
  * again: the store ignores them by room, epoch and seq.
  *
  * Invariants: (V1) a torn tail (damage with nothing valid of the same segment behind it, in the
- * last written segment of its shard) is dropped, and reported. (V2) any other damage is an error
- * that names file and offset; nothing is given up silently.
+ *                  last written segment of its shard) is dropped, and reported.
+ *             (V2) any other damage is an error that names file and offset; nothing is given up
+ *                  silently.
  */
 #pragma once
 

@@ -150,11 +150,6 @@ uint32_t segment_record_read(const void *bytes, uint64_t space, uint64_t segment
     return frame->size;
 }
 
-const char *segment_error_text(int error)
-{
-    return strerror(error); /* NOLINT(concurrency-mt-unsafe): glibc's is, since 2.32 */
-}
-
 int segment_path(char ret[SEGMENT_PATH_MAX], const char *directory, uint32_t shard, uint64_t number,
                  enum segment_name kind)
 {

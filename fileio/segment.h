@@ -117,9 +117,6 @@ bool segment_header_guess(const void *first_group, uint32_t shard, uint64_t segm
  * bytes or is damaged. */
 uint32_t segment_record_read(const void *bytes, uint64_t space, uint64_t segment_id);
 
-/* What an errno means, in words; any thread. */
-const char *segment_error_text(int error);
-
 /* Kinds of file names: SHARD-NUMBER.seg, and .new while it is being prepared for the first time. */
 enum segment_name { SEGMENT_NAME_OTHER, SEGMENT_NAME_READY, SEGMENT_NAME_NEW };
 

@@ -209,7 +209,7 @@ static void remove_file(const struct supply *supply, uint64_t name, enum segment
     error = error < 0 ? error : os_file_remove(path);
     if (error < 0 && error != -ENOENT) {
         log_warning("journal segment not removed shard=%u error=%s", supply->shard,
-                    segment_error_text(-error));
+                    os_error(error));
     }
 }
 
@@ -220,7 +220,7 @@ static void abandon(struct supply *supply, int error, uint64_t now_ns)
     struct supply_segment *segment = &supply->segments[supply->making];
 
     log_warning("journal segment not prepared, sends may be refused shard=%u error=%s",
-                supply->shard, segment_error_text(-error));
+                supply->shard, os_error(error));
     os_file_close(segment->file);
     remove_file(supply, segment->name, SEGMENT_NAME_NEW);
     remove_file(supply, segment->name, SEGMENT_NAME_READY);
@@ -285,7 +285,7 @@ int supply_open(struct supply *supply, char *ret_why, size_t why_size)
         close_files(supply);
         (void)snprintf(ret_why, why_size, "journal %s: %s (%s)",
                        adoption.path[0] != '\0' ? adoption.path : supply->directory, text,
-                       segment_error_text(-error));
+                       os_error(error));
     }
     return error;
 }
@@ -314,7 +314,7 @@ void supply_tick(struct supply *supply, uint64_t now_ns)
     const int chosen = choose_file(supply);
     if (chosen < 0) {
         log_warning("journal segment not created, sends may be refused shard=%u error=%s",
-                    supply->shard, segment_error_text(-chosen));
+                    supply->shard, os_error(chosen));
         supply->retry_at_ns = now_ns + RETRY_NS;
     }
     if (chosen > 0) {
@@ -426,7 +426,7 @@ static void mark_free(struct supply *supply, bool live_too)
     if (error < 0) {
         log_warning("journal segments not marked as free, the next start reads them shard=%u "
                     "error=%s",
-                    supply->shard, segment_error_text(-error));
+                    supply->shard, os_error(error));
     }
 }
 

@@ -269,7 +269,7 @@ void batch_refuse(struct persist *persist, int error)
         batch->refusing = true;
         batch->backoff_ns = BACKOFF_MIN_NS;
         log_error("the store refuses writes; what is not stored stays in the journal error=\"%s\"",
-                  strerror(-error)); /* NOLINT(concurrency-mt-unsafe): glibc's is, since 2.32 */
+                  os_error(error));
     } else {
         batch->backoff_ns *= batch->backoff_ns < BACKOFF_MAX_NS ? 2 : 1;
     }

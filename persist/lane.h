@@ -1,7 +1,8 @@
 /*
  * lane.h - replies and watermarks from the persistence thread to the shards.
  *
- * Walk:       from batch.c, answer.c and account.c; to shard/store_call.c by the reply ring.
+ * Walk:       from batch.c, answer.c and account.c; by the reply ring to shard/loop.c, which gives
+ *             replies to shard/call.c and shard/room.c, watermarks to shard/handover.c.
  * Threads:    the persistence thread.
  *
  * Invariants: (A1) a reply is never dropped while its shard runs: a full ring is waited for.

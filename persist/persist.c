@@ -42,11 +42,6 @@ static uint64_t wake_tag(void)
     return os_tag(1, 0, 0);
 }
 
-static const char *explain(int error)
-{
-    return strerror(error); /* NOLINT(concurrency-mt-unsafe): glibc's is, since 2.32 */
-}
-
 /* --- opening and replay --- */
 
 /* This boot's id, as the kernel tells it. Where it does not, a random one: then a crash counts as
@@ -100,7 +95,7 @@ static int open_store(const struct config *config, struct mem_plan *plan, struct
     if (error < 0 && error != -EEXIST) {
         (void)snprintf(ret_why, why_size,
                        "%s: %s; name a directory that can be made in server.data",
-                       config->server_data, explain(-error));
+                       config->server_data, os_error(error));
         return error;
     }
     error = store_sqlite_open(&options, ret, ret_why, why_size);
@@ -297,7 +292,7 @@ static void wait_for_bell(struct persist *persist)
     const int events_or_error = os_turn(persist->ring, wait_ns, events, EVENTS_MAX);
     if (events_or_error < 0) {
         log_error("the persistence thread's ring fails, it goes on by polling error=\"%s\"",
-                  explain(-events_or_error));
+                  os_error(events_or_error));
         (void)nanosleep(&(struct timespec){.tv_nsec = LANE_WAIT_NS}, NULL);
     }
 }
@@ -520,7 +515,7 @@ void persist_close(struct persist *persist)
         const int error = store->ops->run_end(store);
         if (error < 0) {
             log_error("the store could not be marked as stopped cleanly error=\"%s\"",
-                      explain(-error));
+                      os_error(error));
         }
     }
     store->ops->close(store);

@@ -152,9 +152,8 @@ struct persist_lane {
 };
 
 /* Opens the store named by the configuration in its data directory: 0 or -errno with a sentence for
- * people. clean_stop tells whether the last run ended by persist_close: if not, rooms with
- * durability memory get a new epoch (their tail may be gone), and those with journal too if the
- * machine was started anew. */
+ * people. If the last run did not end by persist_close, rooms with durability memory get a new
+ * epoch (their tail may be gone), and those with journal too if the machine was started anew. */
 NODISCARD int persist_open(const struct config *config, struct persist **ret, char *ret_why,
                            size_t why_size);
 

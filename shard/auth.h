@@ -6,8 +6,9 @@
  * Units:      times in seconds since 1970.
  *
  * Invariants: (A1) the algorithm is ours, never the token's: anything but HS256 is refused before
- * the signature is looked at; the key is never empty. (A2) exp, nbf, iss and aud are checked here,
- * with auth.leeway; a token above TOKEN_MAX is refused unread.
+ *                  the signature is looked at; the key is never empty.
+ *             (A2) exp, nbf, iss and aud are checked here, with auth.leeway; a token above
+ *                  TOKEN_MAX is refused unread.
  */
 #pragma once
 

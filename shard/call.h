@@ -3,8 +3,8 @@
  *
  * Walk:       from shard/session.c and shard/rest.c (call_take); to their functions by call->done.
  * Threads:    its shard's.
- * Ownership:  a call is an item of shard->calls from call_take until its answer has come, also when
- * its connection has gone meanwhile.
+ * Ownership:  a call is an item of shard->calls from call_take until its answer has come, also
+ *             when its connection has gone meanwhile.
  */
 #pragma once
 
@@ -46,7 +46,7 @@ struct call {
     uint64_t epoch;
     uint64_t from_seq, to_seq;
     uint32_t limit;
-    uint64_t sub_serial; /* of the subscription that a join made */
+    uint64_t sub_serial;       /* of the subscription that a join made */
     struct call *waiting_next; /* in conn->waiting */
     uint8_t room_id_size;
     char id[CALL_ID_MAX];

@@ -22,7 +22,9 @@ bool command_wrong(struct command *command, const char *complaint)
     return false;
 }
 
-/* id: an integer, or a string of at most CALL_ID_MAX bytes as it came. */
+_Static_assert(CALL_ID_MAX == 272, "what read_id and docs/PROTOCOL.md say");
+
+/* id: an integer, or a string of at most CALL_ID_MAX bytes as it came, with its quotes. */
 static bool read_id(struct command *command)
 {
     const struct json_value *id = &command->values[FIELD_ID];
@@ -31,7 +33,7 @@ static bool read_id(struct command *command)
     }
     const bool number = id->type == JSON_NUMBER && id->is_integer;
     if ((!number && id->type != JSON_STRING) || id->raw.size > CALL_ID_MAX) {
-        return command_wrong(command, "id: an integer or a string of at most 256 bytes");
+        return command_wrong(command, "id: an integer or a string of at most 272 bytes");
     }
     command->id = id->raw;
     return true;

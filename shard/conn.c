@@ -117,7 +117,7 @@ static void peer_ended(struct conn *conn, int32_t result)
     if (conn->state == CONN_HTTP && result == 0 && (conn->paused || conn->out_bytes > 0)) {
         /* Half-closed after its request: it may still read our answer. */
         conn->keep_alive = false;
-        conn->closing_after_output = conn->out_bytes > 0;
+        conn->closing_after_output |= conn->out_bytes > 0; /* what is set already stays */
         return;
     }
     conn_close(conn, result == 0 ? CLOSE_PEER_GONE : CLOSE_NETWORK_ERROR);

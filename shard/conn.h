@@ -12,8 +12,10 @@
  *
  * Invariants: (C1) at most one send is in flight.
  *             (C2) a slot is closed only when neither recv nor send is in flight, and the conn is
- * freed only by the event of that close: a late completion never meets a stranger. (C3) input and
- * output of a conn are bounded: input by one buffer of pool large, output by limits.outbox_bytes.
+ *                  freed only by the event of that close: a late completion never meets a
+ *                  stranger.
+ *             (C3) input and output of a conn are bounded: input by one buffer of pool large,
+ *                  output by limits.outbox_bytes.
  */
 #pragma once
 
@@ -64,7 +66,7 @@ struct conn {
 
     uint8_t state; /* enum conn_state */
     uint8_t close_reason;
-    uint8_t doom; /* enum close_reason: egress closes it for that; nothing more is written */
+    uint8_t doom;       /* enum close_reason: egress closes it for that; nothing more is written */
     uint8_t input_kind; /* enum conn_input */
     bool recv_armed;
     bool recv_starved; /* waits for receive buffers in shard->starved */
@@ -111,7 +113,7 @@ struct conn {
 struct service {
     /* False: not now, the connection is paused; the same request comes again when it is resumed. */
     bool (*request)(struct conn *conn, const struct http_request *request, struct slice body);
-    void (*message)(struct conn *conn, enum ws_opcode opcode, char *text, uint32_t size);
+    void (*message)(struct conn *conn, enum ws_opcode opcode, const char *text, uint32_t size);
     void (*closed)(struct conn *conn); /* no more output is possible; forget it */
     void (*drained)(
         struct conn *conn);          /* its output is sent, but for events of rooms; may be NULL */
@@ -139,8 +141,8 @@ static inline struct conn_ref conn_ref_of(struct conn *conn, uint32_t index)
 /* The connection, or NULL if it is gone or going. */
 struct conn *conn_find(struct shard *shard, struct conn_ref ref);
 
-/* Appends to the output; egress sends it. Too much output, or no block left, dooms the connection: egress closes it
- * this turn, so that nothing vanishes under the caller's hands. */
+/* Appends to the output; egress sends it. Too much output, or no block left, dooms the connection:
+ * egress closes it this turn, so that nothing vanishes under the caller's hands. */
 void conn_write(struct conn *conn, const void *data, uint32_t size);
 
 /* One whole WebSocket frame. */
@@ -166,7 +168,8 @@ void conn_output_ended(struct conn *conn);
 /* Drops all output (shard/egress.c). */
 void conn_output_forget(struct conn *conn);
 
-/* The connection speaks WebSocket from now on (the 101 is written), unless writing that ended it. */
+/* The connection speaks WebSocket from now on (the 101 is written), unless writing that ended it.
+ */
 void conn_upgraded(struct conn *conn);
 
 /* Has something to send: egress looks at it this turn. */

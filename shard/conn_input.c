@@ -87,6 +87,15 @@ static bool grow_input(struct conn *conn, uint32_t size)
     return true;
 }
 
+/* Part of a request is there: from here on it has as long as a handshake. */
+static void request_begins(struct conn *conn)
+{
+    if (conn->state == CONN_HTTP) {
+        timer_arm(conn->shard->wheel, &conn->timer,
+                  conn->shard->now_ms + conn->shard->config->timeouts_handshake);
+    }
+}
+
 static bool keep(struct conn *conn, const uint8_t *data, uint32_t size)
 {
     if (size == 0) {
@@ -95,10 +104,8 @@ static bool keep(struct conn *conn, const uint8_t *data, uint32_t size)
     if (!grow_input(conn, conn->input_size + size)) {
         return false;
     }
-    if (conn->input_size == 0 && conn->state == CONN_HTTP) {
-        /* A request has begun: from here on it has as long as a handshake. */
-        timer_arm(conn->shard->wheel, &conn->timer,
-                  conn->shard->now_ms + conn->shard->config->timeouts_handshake);
+    if (conn->input_size == 0) {
+        request_begins(conn);
     }
     memcpy(conn->input + conn->input_size, data, size);
     conn->input_size += size;
@@ -297,6 +304,9 @@ void conn_input(struct conn *conn, uint8_t *data, uint32_t size)
         const uint32_t used = consume(conn, conn->input, conn->input_size);
         conn->input_size -= used;
         memmove(conn->input, conn->input + used, conn->input_size);
+        if (conn->input_size > 0 && !conn->paused && (used > 0 || data == NULL)) {
+            request_begins(conn); /* behind one that was answered */
+        }
     }
     conn->in_input = false;
     if (conn->state >= CONN_CLOSING) {

@@ -5,13 +5,14 @@
  * out in one piece goes straight from where it lies; small pieces are gathered in a block first
  * (measured: below 2 KiB one send of a copy is cheaper than two).
  *
- * Rounds. New events of a room are offered to its members in a round. A quiet room's round comes at
- * once. While the shard is busy, rounds of one room are spaced by up to egress.round_max, more the
- * more members it has: one send then carries several events, which is what a send's fixed cost asks
- * for.
+ * Rounds. New events of a room are offered to its members in a round. A quiet room's round comes
+ * at once. While the shard is busy, rounds of one room are spaced by up to egress.round_max, more
+ * the more members it has: one send then carries several events, which is what a send's fixed cost
+ * asks for.
  *
- * Walk:       from shard/room.c (rooms_durable, room_replicate); to the kernel. The end of a
- * message's way. Threads:    its shard's.
+ * Walk:       from shard/room_home.c (rooms_durable) and shard/room.c (room_replicate); to the
+ *             kernel: the end of a message's way.
+ * Threads:    its shard's.
  */
 #pragma once
 

@@ -1,16 +1,16 @@
 /*
- * handover.h - durable records on their way from a shard's journal to persistence, and the
- * watermark back.
+ * handover.h - durable records on their way to persistence, and the watermark back.
  *
  * Walk:       from shard/loop.c, step 6; through the lane's ring to persist/; back as watermarks
  *             (handover_stored), which free journal segments.
  * Threads:    its shard's.
  * Units:      bytes of records; positions as in fileio/journal.h.
  *
- * Invariants: (H1) at most persist_unstored_max bytes are handed over beyond the watermark, so that
- * a read never waits behind records that a failing store cannot take; the rest stays in the
- * journal. (H2) persistence is woken at once for questions, and for records when the ring or the
- * journal fills; else it looks by itself.
+ * Invariants: (H1) at most persist_unstored_max bytes are handed over beyond the watermark, so
+ *                  that a read never waits behind records that a failing store cannot take; the
+ *                  rest stays in the journal.
+ *             (H2) persistence is woken at once for questions, and for records when the ring or
+ *                  the journal fills; else it looks by itself.
  */
 #pragma once
 
@@ -43,7 +43,8 @@ void handover_run(struct shard *shard);
 /* The store has everything up to position. */
 void handover_stored(struct shard *shard, uint64_t position);
 
-/* Whether persistence has been given the record at position: what it reads from the store then has it. */
+/* Whether persistence has been given the record at position: what it reads from the store then has
+ * it. */
 bool handover_has(const struct shard *shard, uint64_t position);
 
 /* Whether persistence has been given every record that was published, so that what it reads from

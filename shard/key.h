@@ -1,12 +1,11 @@
 /*
- * key.h - idempotency: which keyed messages a room has, so that a repeat is answered and not
- * stored.
+ * key.h - idempotency: which keyed messages a room has, so that a repeat is answered, not stored.
  *
- * Walk:       from shard/room.c at the home shard; refilled from the store when a room is loaded.
+ * Walk:       from shard/room_home.c; shard/room.c refills it from the store when a room is loaded.
  * Threads:    its shard's.
  *
  * Invariants: (K1) the last limits.idempotency_keys keyed messages of a loaded room are found,
- * exactly: the key is a 128-bit digest of (user_id, idempotency_key).
+ *                  exactly: the key is a 128-bit digest of (user_id, idempotency_key).
  */
 #pragma once
 

@@ -2,7 +2,8 @@
  * loop.h - a shard's thread: one turn after another.
  *
  * Walk:       from shard/server.c, which starts the thread; everything else of a shard is called
- * from a turn. Threads:    the shard's own.
+ *             from a turn.
+ * Threads:    the shard's own.
  */
 #pragma once
 

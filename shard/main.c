@@ -84,8 +84,12 @@ static int run(struct config *config, const struct options *options,
     (void)umask(077); /* what is written here is nobody else's: keys, messages, password hashes */
     log_init((enum log_level)config->log_level, (enum log_prefix)config->log_priority_prefix);
 
-    enum exit_code failure = server_open(&server, config, options->shards, &damso, true,
-                                         options->salvage, why, sizeof(why));
+    const struct server_options server_options = {.config = config,
+                                                  .service = &damso,
+                                                  .shards = options->shards,
+                                                  .stores = true,
+                                                  .salvage = options->salvage};
+    enum exit_code failure = server_open(&server, &server_options, why, sizeof(why));
     if (failure == EXIT_OK) {
         failure = server_start(&server, why, sizeof(why));
     }

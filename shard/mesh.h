@@ -1,16 +1,19 @@
 /*
  * mesh.h - what shards say to each other: requests to a room's home, answers and events from it.
  *
- *   asker ── requests ring ──> home        taken only while the events ring back has room for an
- * answer asker <── events ring ──── home        always taken: so no two shards wait for each other
+ *   asker --- requests ring --> home    taken only while the events ring back has room for an
+ *                                       answer
+ *   asker <--- events ring ---- home    always taken: so no two shards wait for each other
  *
  * Walk:       from shard/room.c; to shard/room.c and shard/call.c on the other shard.
  * Threads:    each ring has one producing and one consuming shard (core/spsc.h).
  * Units:      sizes in bytes.
  *
  * Invariants: (X1) between two shards, answers and events arrive in the order in which home
- * produced them. (X2) a full ring refuses a request (the client is told unavailable), delays an
- * answer (it stays in its queue) and leaves a replica behind (its cursor stays): nothing is lost.
+ *                  produced them.
+ *             (X2) a full ring refuses a request (the client is told unavailable), delays an
+ *                  answer (it stays in its queue) and leaves a replica behind (its cursor
+ *                  stays): nothing is lost.
  */
 #pragma once
 

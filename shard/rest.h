@@ -2,7 +2,8 @@
  * rest.h - the REST half of the protocol: HTTP requests become requests to rooms and to the store.
  *
  * Walk:       from shard/conn_input.c (rest_request); to shard/rest_auth.c and shard/rest_rooms.c,
- * each a table of routes; answers come back through shard/call.c. Threads:    its shard's.
+ *             each a table of routes; answers come back through shard/call.c.
+ * Threads:    its shard's.
  */
 #pragma once
 

@@ -9,9 +9,16 @@
 
 #include <errno.h>
 
-enum { LOOK_MS = 20000, TRIM_MS = 30000 };
+enum { LOOK_MS_MAX = 20000, TRIM_MS = 30000 };
 
 static void room_look(struct timer *timer);
+
+/* When a room is looked at again: as often as it takes to leave within twice timeouts.room_idle. */
+static uint64_t next_look_ms(const struct shard *shard)
+{
+    const uint64_t idle_ms = shard->config->timeouts_room_idle;
+    return shard->now_ms + (idle_ms < LOOK_MS_MAX ? idle_ms : LOOK_MS_MAX);
+}
 
 void room_init(struct shard *shard)
 {
@@ -100,7 +107,7 @@ static struct room *room_make(struct shard *shard, struct slice id, enum room_st
     *bucket = room_index(shard, room) + 1;
     timer_init(&room->timer, room_look);
     room->shard = shard;
-    timer_arm(shard->wheel, &room->timer, shard->now_ms + LOOK_MS);
+    timer_arm(shard->wheel, &room->timer, next_look_ms(shard));
     metrics_add(&shard->metrics->rooms_loaded, 1);
     return room;
 }
@@ -564,18 +571,18 @@ static void room_look(struct timer *timer)
 
     room_log_trim(shard, &room->log, shard->now_ms > TRIM_MS ? shard->now_ms - TRIM_MS : 0);
     if (!may_leave(shard, room)) {
-        timer_arm(shard->wheel, timer, shard->now_ms + LOOK_MS);
+        timer_arm(shard->wheel, timer, next_look_ms(shard));
         return;
     }
     if (room->state != ROOM_HOME) {
         const struct room_request request = {
             .op = ROOM_UNFOLLOW, .replica = room_index(shard, room), .room_id = room_id(room)};
         if (!mesh_request(shard, room_home(shard, room_id(room)), &request)) {
-            timer_arm(shard->wheel, timer, shard->now_ms + LOOK_MS);
+            timer_arm(shard->wheel, timer, next_look_ms(shard));
             return;
         }
     } else if (!is_handed_over(shard, room)) {
-        timer_arm(shard->wheel, timer, shard->now_ms + LOOK_MS);
+        timer_arm(shard->wheel, timer, next_look_ms(shard));
         return;
     }
     room_remove(shard, room);

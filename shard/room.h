@@ -1,22 +1,24 @@
 /*
- * room.h - a room: at its home shard the log that gives seq, on other shards a replica that follows
- * it.
+ * room.h - a room: at its home shard the log that gives seq, elsewhere a replica that follows it.
  *
- *              room_ask(request) ── other shard is home: mesh ──> room_ask there
- *                    │ home
- *                    ├─ not loaded: parked until the store has answered (room_loaded)
- *                    └─ done: room_answer, at once or when the journal is durable (rooms_durable)
+ *   room_ask(request) --- another shard is home: by the mesh ---> room_handle there
+ *       | this one is
+ *       +-- not loaded: parked until the store has answered (room_loaded)
+ *       +-- loaded: room_answer, at once or when the journal is durable (rooms_durable)
  *
- * Walk:       from shard/session.c and shard/rest.c (room_ask); to fileio/journal.c, back by
- * rooms_durable, to shard/egress.c (fan-out), shard/mesh.c (replicas) and shard/call.c (answers).
+ * Walk:       from shard/session.c and shard/rest_rooms.c (room_ask); shard/room_home.c appends to
+ *             fileio/journal.c and goes on in rooms_durable: to shard/egress.c (fan-out),
+ *             shard/mesh.c (replicas) and shard/call.c (answers).
  * Threads:    its shard's.
  * Ownership:  rooms are items of shard->rooms, in memory while somebody follows them or they are
- * busy.
+ *             busy.
  *
  * Invariants: (R1) seq rises by exactly 1 an event and is never reused, across restarts too.
  *             (R2) an event reaches no member and no replica before the durability its room asks
- * for. (R3) only the home shard appends events of its own; a replica appends what home sends, in
- * order. (R4) every request gets exactly one answer, but TYPING and UNFOLLOW, which get none.
+ *                  for.
+ *             (R3) only the home shard appends events of its own; a replica appends what home
+ *                  sends, in order.
+ *             (R4) every request gets exactly one answer, but TYPING and UNFOLLOW, which get none.
  */
 #pragma once
 
@@ -120,8 +122,8 @@ struct member {
 /* A connection's place in a room. */
 struct sub {
     uint32_t pool_link;
-    bool active;  /* joined: events may go out; else the join is under way */
-    bool pending; /* stands in conn->pending_subs */
+    bool active;   /* joined: events may go out; else the join is under way */
+    bool pending;  /* stands in conn->pending_subs */
     uint64_t join; /* token of the call that made it */
     struct conn *conn;
     struct room *room;

@@ -2,7 +2,8 @@
  * room_home.h - what the home shard does with requests: the place where a message gets its seq.
  *
  * Walk:       from shard/room.c (room_handle); to fileio/journal.c, back in rooms_durable, to the
- * answers. Threads:    the home shard's.
+ *             answers.
+ * Threads:    the home shard's.
  */
 #pragma once
 

@@ -5,18 +5,21 @@
  *   [frame frame frame] [frame frame] [frame frame | not durable yet]
  *                 ^ cursor of a slow member     ^ durable
  *
- * Walk:       from shard/room.c (append), to shard/egress.c (pieces for members) and shard/mesh.c
- *             (pieces for replicas).
+ * Walk:       from shard/room_home.c and shard/room.c (append); to shard/egress.c (pieces for
+ *             members) and shard/mesh.c (pieces for replicas).
  * Threads:    its shard's.
  * Ownership:  chunks are pool items held by their log and by sends in flight (refs); a dropped
- * chunk is freed when its last send has completed. Units:      sizes in bytes, positions as (chunk,
- * offset), seq as in the protocol.
+ *             chunk is freed when its last send has completed.
+ * Units:      sizes in bytes, positions as (chunk, offset), seq as in the protocol.
  *
  * Invariants: (L1) frames lie whole in one chunk, in seq order without a hole, first_seq to
- * next_seq - 1. (L2) what is not durable is never dropped and never part of a piece. (L3) a cursor
- * with seq > first_seq points into a chunk of the log; with seq == first_seq its position is the
- * beginning, whatever it holds; with seq < first_seq it has lost events. (L4) bytes of all chunks
- * of a log stay below rooms.log_bytes, but for what is not durable.
+ *                  next_seq - 1.
+ *             (L2) what is not durable is never dropped and never part of a piece.
+ *             (L3) a cursor with seq > first_seq points into a chunk of the log; with seq ==
+ *                  first_seq its position is the beginning, whatever it holds; with seq <
+ *                  first_seq it has lost events.
+ *             (L4) bytes of all chunks of a log stay below rooms.log_bytes, but for what is not
+ *                  durable.
  */
 #pragma once
 

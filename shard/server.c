@@ -169,16 +169,16 @@ static void plan_lanes(struct server *server, struct mem_plan *plan)
     server->lanes = mem_reserve(plan, "mesh", sizeof(struct mesh_lane), (size_t)count * count);
     char *bytes =
         count > 1 ? mem_reserve(plan, "mesh rings", size, (size_t)count * count * 2) : NULL;
-    for (uint32_t i = 0; bytes != NULL && i < count * count; i++) {
-        spsc_init(&server->lanes[i].requests, bytes + (size_t)size * (2 * i), size);
-        spsc_init(&server->lanes[i].events, bytes + (size_t)size * (2 * i + 1), size);
+    for (uint32_t i = 0; bytes != NULL && i < count * count; i++, bytes += 2 * (size_t)size) {
+        spsc_init(&server->lanes[i].requests, bytes, size);
+        spsc_init(&server->lanes[i].events, bytes + size, size);
     }
     server->persist_lanes =
         mem_reserve(plan, "persistence lanes", sizeof(struct persist_lane), count);
     bytes = mem_reserve(plan, "persistence rings", store, (size_t)count * 2);
-    for (uint32_t i = 0; bytes != NULL && i < count; i++) {
-        spsc_init(&server->persist_lanes[i].requests, bytes + (size_t)store * (2 * i), store);
-        spsc_init(&server->persist_lanes[i].replies, bytes + (size_t)store * (2 * i + 1), store);
+    for (uint32_t i = 0; bytes != NULL && i < count; i++, bytes += 2 * (size_t)store) {
+        spsc_init(&server->persist_lanes[i].requests, bytes, store);
+        spsc_init(&server->persist_lanes[i].replies, bytes + store, store);
     }
     server->persist_metrics =
         mem_reserve(plan, "metrics of persistence", sizeof(struct metrics), 1);
@@ -190,9 +190,11 @@ static enum exit_code open_shards(struct server *server, char *ret_why, size_t w
     const struct os_ring_options options = {.entries = MAIN_RING_ENTRIES};
     for (uint32_t i = 0; i < server->count; i++) {
         server->shards[i] = mem_alloc(&server->plan, "shard", sizeof(struct shard));
-        if (server->shards[i] == NULL ||
-            shard_init(server->shards[i], server->config, i, server->count, MEM_MAP, ret_why,
-                       why_size) < 0) {
+        if (server->shards[i] == NULL) {
+            return EXIT_KERNEL;
+        }
+        shard_plan(server->shards[i], server->config, i, server->count, MEM_MAP);
+        if (shard_open(server->shards[i], ret_why, why_size) < 0) {
             return EXIT_KERNEL;
         }
     }
@@ -257,20 +259,22 @@ static int seal(struct server *server, char *ret_why, size_t why_size)
                      : 0;
 }
 
-enum exit_code server_open(struct server *server, const struct config *config, uint32_t count,
-                           const struct service *service, bool stores, bool salvage, char *ret_why,
-                           size_t why_size)
+enum exit_code server_open(struct server *server, const struct server_options *options,
+                           char *ret_why, size_t why_size)
 {
-    *server = (struct server){
-        .config = config, .service = service, .stores = stores, .count = count, .lock = -1};
+    *server = (struct server){.config = options->config,
+                              .service = options->service,
+                              .stores = options->stores,
+                              .count = options->shards,
+                              .lock = -1};
     mem_init(&server->plan, "server", MEM_MAP);
 
     enum exit_code failure = open_shards(server, ret_why, why_size);
-    if (failure == EXIT_OK && stores) {
-        failure = open_store(server, salvage, ret_why, why_size);
+    if (failure == EXIT_OK && server->stores) {
+        failure = open_store(server, options->salvage, ret_why, why_size);
     }
     if (failure == EXIT_OK &&
-        web_files_open(&server->web, config, &server->plan, ret_why, why_size) < 0) {
+        web_files_open(&server->web, server->config, &server->plan, ret_why, why_size) < 0) {
         failure = EXIT_USAGE;
     }
     if (failure != EXIT_OK) {
@@ -280,7 +284,7 @@ enum exit_code server_open(struct server *server, const struct config *config, u
     if (seal(server, ret_why, why_size) < 0) {
         return EXIT_KERNEL;
     }
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < server->count; i++) {
         connect_shard(server, server->shards[i]);
     }
     return open_address(server, ret_why, why_size);
@@ -431,7 +435,7 @@ void server_print_plan(const struct config *config, uint32_t count)
     char why[256];
     struct journal *none = NULL;
 
-    (void)!shard_init(&shard, config, 0, count, MEM_COUNT, why, sizeof(why));
+    shard_plan(&shard, config, 0, count, MEM_COUNT);
     const struct journal_options options = {.directory = "",
                                             .segment_bytes =
                                                 (uint32_t)config->journal_segment_bytes,

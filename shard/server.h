@@ -1,8 +1,9 @@
 /*
  * server.h - all shards of a process, and persistence, from start to stop.
  *
- *   server_open: recovery -> store -> journals -> listeners   server_start: threads   server_stop:
- * in turn back
+ *   server_open    rings -> lock and key -> store -> recovery -> journals -> listeners
+ *   server_start   the persistence thread, then one a shard
+ *   server_stop    the same in turn back
  *
  * Walk:       from shard/main.c; to shard/loop.c, a thread each.
  * Threads:    main, but for server_stopping and server_metrics.
@@ -51,11 +52,18 @@ enum exit_code {
     EXIT_DATA = 5,    /* data directory, journal, store, key */
 };
 
-/* Prepares everything; on failure the exit code, with ret_why a sentence for people. salvage: as
- * recovery_run has it. */
-enum exit_code server_open(struct server *server, const struct config *config, uint32_t count,
-                           const struct service *service, bool stores, bool salvage, char *ret_why,
-                           size_t why_size);
+/* config and service outlive the server. */
+struct server_options {
+    const struct config *config;
+    const struct service *service;
+    uint32_t shards;
+    bool stores;  /* with journal and persistence */
+    bool salvage; /* as recovery_run has it */
+};
+
+/* Prepares everything; on failure the exit code, with ret_why a sentence for people. */
+enum exit_code server_open(struct server *server, const struct server_options *options,
+                           char *ret_why, size_t why_size);
 
 /* Starts the threads and waits until every one of them serves. */
 enum exit_code server_start(struct server *server, char *ret_why, size_t why_size);

@@ -581,13 +581,13 @@ static void on_send(struct conn *conn, struct command *command)
 
 /* --- history --- */
 
-void session_history_range(const struct history_wish *command, struct room_request *request)
+void session_history_range(const struct history_wish *wish, struct room_request *request)
 {
-    const uint64_t before = command->has_before ? command->before_seq : UINT64_MAX;
-    request->descending = command->descending;
-    request->from_seq = command->has_after ? command->after_seq + 1 : 1;
+    const uint64_t before = wish->has_before ? wish->before_seq : UINT64_MAX;
+    request->descending = wish->descending;
+    request->from_seq = wish->has_after ? wish->after_seq + 1 : 1;
     request->to_seq = before > 0 ? before - 1 : 0;
-    request->limit = command->limit;
+    request->limit = wish->limit;
 }
 
 void session_write_page(struct json_writer *writer, const struct room_answer *answer)
@@ -716,7 +716,7 @@ static const struct {
     {{"connect", 7}, on_connect},
 };
 
-void session_message(struct conn *conn, enum ws_opcode opcode, char *text, uint32_t size)
+void session_message(struct conn *conn, enum ws_opcode opcode, const char *text, uint32_t size)
 {
     struct command command;
     const uint32_t count = sizeof(types) / sizeof(types[0]);

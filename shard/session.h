@@ -1,9 +1,9 @@
 /*
- * session.h - the protocol damso.v1 over a WebSocket: a request's words become a room's request,
- * and answers words.
+ * session.h - the protocol damso.v1 over a WebSocket: requests to rooms, and answers, in words.
  *
  * Walk:       from shard/conn_input.c (session_message); to shard/room.c (room_ask); answers come
- * back through shard/call.c. Threads:    its shard's.
+ *             back through shard/call.c.
+ * Threads:    its shard's.
  */
 #pragma once
 
@@ -15,7 +15,7 @@
 #include "shard/user.h"
 
 /* One message of a client. */
-void session_message(struct conn *conn, enum ws_opcode opcode, char *text, uint32_t size);
+void session_message(struct conn *conn, enum ws_opcode opcode, const char *text, uint32_t size);
 
 /* The connection ends: its rooms and its user are given up. */
 void session_closed(struct conn *conn);

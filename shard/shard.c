@@ -36,8 +36,8 @@ static void plan_buffers(struct shard *shard)
     shard->metrics = mem_reserve(&shard->plan, "metrics", sizeof(*shard->metrics), 1);
 }
 
-int shard_init(struct shard *shard, const struct config *config, uint32_t index, uint32_t count,
-               enum mem_mode mode, char *ret_why, size_t why_size)
+void shard_plan(struct shard *shard, const struct config *config, uint32_t index, uint32_t count,
+                enum mem_mode mode)
 {
     CHECK(index < count && count <= SHARDS_MAX);
     *shard = (struct shard){.index = index, .count = count, .config = config, .listener = -1};
@@ -53,9 +53,11 @@ int shard_init(struct shard *shard, const struct config *config, uint32_t index,
     key_init(shard);
     room_init(shard);
     plan_buffers(shard);
-    if (mode == MEM_COUNT) {
-        return 0;
-    }
+}
+
+int shard_open(struct shard *shard, char *ret_why, size_t why_size)
+{
+    const struct config *config = shard->config;
     const struct os_ring_options options = {
         .entries = (uint32_t)config->uring_entries,
         .completions = (uint32_t)config->uring_completions,

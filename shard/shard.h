@@ -3,8 +3,9 @@
  *
  * Walk:       every file of shard/ works on it; shard/loop.c turns it.
  * Threads:    one struct shard, one thread. What others may touch: ring (its doorbell), bell,
- * metrics (reading), the rings of mesh and lane at their other ends. Ownership:  the shard owns
- * everything reachable from here but config, persist and service.
+ *             metrics and closes (reading), the rings of mesh and lane at their other ends.
+ * Ownership:  the shard owns everything reachable from here but config, server, persist, service,
+ *             auth and web.
  */
 #pragma once
 
@@ -102,10 +103,12 @@ struct shard {
     uint64_t next_session;
 };
 
-/* Plans and makes everything of a shard but its peers; mode MEM_COUNT only plans. 0 or -errno with
- * a sentence for people in ret_why. */
-NODISCARD int shard_init(struct shard *shard, const struct config *config, uint32_t index,
-                         uint32_t count, enum mem_mode mode, char *ret_why, size_t why_size);
+/* Plans everything of a shard but its peers, and makes what needs no ring. */
+void shard_plan(struct shard *shard, const struct config *config, uint32_t index, uint32_t count,
+                enum mem_mode mode);
+
+/* Makes its ring: 0 or -errno, with a sentence for people in ret_why. */
+NODISCARD int shard_open(struct shard *shard, char *ret_why, size_t why_size);
 
 /* The sum of a shard's counters of one pool running dry: the one answer for all is that the caller
  * refuses. */

@@ -2,8 +2,9 @@
  * user.h - users that this shard has to do with: each once, by reference count.
  *
  * Threads:    its shard's.
- * Ownership:  user_take adds a reference, user_give drops it. Without references a user stays until
- * its place is needed, so that one who reconnects need not be looked up in the store.
+ * Ownership:  user_take adds a reference, user_give drops it. Without references a user stays
+ *             until its place is needed, so that one who reconnects need not be looked up in the
+ *             store.
  */
 #pragma once
 

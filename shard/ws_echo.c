@@ -18,7 +18,7 @@ static bool echo_request(struct conn *conn, const struct http_request *request, 
     return true;
 }
 
-static void echo_message(struct conn *conn, enum ws_opcode opcode, char *text, uint32_t size)
+static void echo_message(struct conn *conn, enum ws_opcode opcode, const char *text, uint32_t size)
 {
     conn_write_frame(conn, opcode, (struct slice){text, size});
 }
@@ -48,8 +48,9 @@ int main(int count, char **words)
     (void)sigaddset(&signals, SIGINT);
     (void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
-    enum exit_code failure =
-        server_open(&server, &config, options.shards, &echo, false, false, why, sizeof(why));
+    const struct server_options server_options = {
+        .config = &config, .service = &echo, .shards = options.shards};
+    enum exit_code failure = server_open(&server, &server_options, why, sizeof(why));
     failure = failure == EXIT_OK ? server_start(&server, why, sizeof(why)) : failure;
     if (failure != EXIT_OK) {
         log_error("cannot start: %s", why);

@@ -24,7 +24,7 @@ NODE_COUNT = re.compile(r'^\S+ (pass|fail|skipped|cancelled|todo) (\d+)\s*$', re
 TAIL_LINES = 40
 FUZZ_SECONDS = 20
 # These run against the sanitizers' build too; the others measure time or memory, or take too long.
-UNDER_ASAN = ('protocol', 'rooms', 'wrong_input', 'idempotency')
+UNDER_ASAN = ('protocol', 'rooms', 'wrong_input', 'idempotency', 'hostile')
 # Freed memory is held back for so long that a use of it shows; this test counts memory, so less.
 ASAN_SMALL = 'strict_string_checks=1:quarantine_size_mb=1:thread_local_quarantine_size_kb=64'
 IN_QUICK = ('kill', 'protocol', 'rooms')

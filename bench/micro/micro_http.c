@@ -2,8 +2,8 @@
  * micro_http.c - nanoseconds to read a typical head, whole and byte by byte, and to write one.
  *
  * Method: each case runs for ROUNDS rounds of its repeats; the quickest round counts, since
- * whatever else the machine does only ever adds. A result is folded into a sum that is printed, so
- *         that the compiler cannot leave the work out.
+ *         whatever else the machine does only ever adds. A result is folded into a sum that is
+ *         printed, so that the compiler cannot leave the work out.
  */
 #include "core/check.h"
 #include "core/http.h"

@@ -4,7 +4,7 @@
  *
  * Use:    micro_store [DIRECTORY]     a temporary directory is made there (default: here)
  * Method: records of about 300 bytes, all with an idempotency key, round robin over the rooms, so
- * that no room's records are neighbours; the store is new each time.
+ *         that no room's records are neighbours; the store is new each time.
  */
 #include "core/check.h"
 #include "core/config.h"

@@ -2,7 +2,7 @@
  * test_pool.c - a pool gives every item once, in the order that keeps it warm, and notices misuse.
  *
  * Method: a small pool emptied and filled; a long random walk against a plain list of what is
- * taken; what must abort is done in a child.
+ *         taken; what must abort is done in a child.
  */
 #include "core/check.h"
 #include "core/pool.h"

@@ -3,7 +3,7 @@
  * comes back once; and what a username may be.
  *
  * Method: real workers and a real ring to be woken by; 19 MiB and some 40 ms a hash, so few of
- * them.
+ *         them.
  */
 #include "core/check.h"
 #include "persist/password.h"

@@ -3,7 +3,7 @@
  *                  pages, several shards at once, and what a restart finds.
  *
  * Method: real threads, rings and store; shards that sleep and are woken as in the server. Runs
- * under ThreadSanitizer too.
+ *         under ThreadSanitizer too.
  */
 #include "tests/persist/persist_rig.h"
 

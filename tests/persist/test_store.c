@@ -2,8 +2,8 @@
  * test_store.c - the contract of persist/store.h, which every store behind it must keep.
  *
  * Method: against the interface only, so that the next store runs the same suite; what a store
- * keeps over a restart is read from one opened anew. Damage and foreign files are made with plain
- *         writes, for they are not in the interface.
+ *         keeps over a restart is read from one opened anew. Damage and foreign files are made
+ *         with plain writes, for they are not in the interface.
  */
 #include "core/config.h"
 #include "persist/store.h"

@@ -56,8 +56,7 @@ static void seq_is_dense_and_answers_keep_their_order(void)
     rig_settle();
     for (uint32_t i = 0; i < SENDS; i++) {
         CHECK(seq_of(tickets[i]) == i + 2); /* R1 */
-        CHECK(i == 0 ||
-              rig.tickets[tickets[i]].order == rig.tickets[tickets[i - 1]].order + 1);
+        CHECK(i == 0 || rig.tickets[tickets[i]].order == rig.tickets[tickets[i - 1]].order + 1);
     }
     CHECK(metrics_get(&rig.shard.metrics->acks_total) == SENDS);
     CHECK(store_find(&rig.store, SLICE("r"))->last_seq == SENDS + 1);
@@ -218,7 +217,7 @@ static void a_room_stays_until_the_store_has_its_events(void)
         rig_turn();
     }
     CHECK(room_find(&rig.shard, SLICE("r")) != NULL);
-    mem_end(&rig.shard.plan);
+    plan_end(&rig.shard.plan);
 }
 
 /* --- a journal that fails --- */
@@ -274,19 +273,23 @@ static void failed_sends_are_no_acks(void)
 
 static void a_room_that_loads_while_the_journal_fails_is_answered(void)
 {
-    rig_config();
-    rig_begin();
-    (void)store_make(&rig.store, "r", "olga");
-    disk_fail(1, DISK_FAULT_EIO); /* its first event cannot be written */
-    const uint32_t first = rig_join("r", "olga");
-    rig_settle();
-    CHECK(error_of(first) == ERROR_UNAVAILABLE);
-    const uint32_t later = rig_join("r", "olga");
-    rig_settle();
-    CHECK(rig_has_answer(later)); /* R4 */
-    CHECK(error_of(later) == ERROR_UNAVAILABLE);
-    CHECK(rig.shard.calls.used == 0);
-    rig_end();
+    uint32_t refused = 0;
+    for (uint64_t nth = 1; nth <= 6; nth++) {
+        rig_config();
+        rig_begin();
+        (void)store_make(&rig.store, "r", "olga");
+        disk_fail(nth, DISK_FAULT_EIO); /* for one of them its first event cannot be written */
+        const uint32_t first = rig_join("r", "olga");
+        rig_settle();
+        const uint32_t later = rig_join("r", "olga");
+        rig_settle();
+        CHECK(rig_has_answer(first) && rig_has_answer(later)); /* R4 */
+        CHECK(error_of(later) == error_of(first));
+        refused += error_of(first) == ERROR_UNAVAILABLE;
+        CHECK(rig.shard.calls.used == 0 && rig.shard.blocks.used == 0);
+        rig_end();
+    }
+    CHECK(refused > 0);
 }
 
 /* --- members --- */

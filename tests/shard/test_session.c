@@ -316,7 +316,7 @@ static void an_upgrade_without_a_buffer_ends_cleanly(void)
         rig_settle();
         CHECK(!rig_socket(slot)->open);
         CHECK(metrics_get(&rig.shard.metrics->pool_exhausted_total_buffers) > 0);
-        CHECK(rig.shard.wheel->armed == 0 && rig.shard.users.used == 0);
+        CHECK(rig.shard.wheel->armed == 0);
         refill(&rig.shard.blocks);
         leave_all();
         rig_end();
@@ -446,10 +446,8 @@ static void a_page_names_its_next_cursor_only_if_there_is_more(void)
         char second_body[8];
     } page = {{.seq = 5, .body_bytes = 3}, "{5}", {.seq = 4, .body_bytes = 7}, "{\"a\":4}"};
     char text[256];
-    struct room_answer answer = {.seq = 9,
-                                 .epoch = 0xab,
-                                 .count = 2,
-                                 .payload = {(const char *)&page, sizeof(page)}};
+    struct room_answer answer = {
+        .seq = 9, .epoch = 0xab, .count = 2, .payload = {(const char *)&page, sizeof(page)}};
     for (int more = 0; more < 2; more++) {
         struct json_writer writer = json_writer_on(text, sizeof(text));
         answer.more = more == 1;
