@@ -132,6 +132,9 @@ void os_sync(struct os_ring *ring, int file, uint64_t tag);
 /* What the number of an error means, for people: errno, or -errno. Static. Any thread. */
 const char *os_error(int error);
 
+/* The names in a directory, opened by os_directory_open, to disk. */
+void os_directory_sync_start(struct os_ring *ring, int directory, uint64_t tag);
+
 /* --- plain calls for start-up and shutdown; they block --- */
 
 enum os_open_flags {
@@ -153,6 +156,9 @@ NODISCARD int os_file_write(int file, const void *data, uint64_t size, uint64_t 
 NODISCARD int os_file_sync(int file);
 NODISCARD int os_file_remove(const char *path);
 NODISCARD int os_file_rename(const char *from, const char *to);
+
+/* A descriptor of a directory for os_directory_sync_start, or -errno; ends with os_file_close. */
+NODISCARD int os_directory_open(const char *path);
 
 /* Makes the names in a directory durable (fsync of the directory). */
 NODISCARD int os_directory_sync(const char *path);

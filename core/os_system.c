@@ -95,11 +95,17 @@ int os_file_rename(const char *from, const char *to)
     return rename(from, to) < 0 ? -errno : 0;
 }
 
-int os_directory_sync(const char *path)
+int os_directory_open(const char *path)
 {
     const int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return directory < 0 ? -errno : directory;
+}
+
+int os_directory_sync(const char *path)
+{
+    const int directory = os_directory_open(path);
     if (directory < 0) {
-        return -errno;
+        return directory;
     }
     const int error = fsync(directory) < 0 ? -errno : 0;
     (void)close(directory);

@@ -340,6 +340,13 @@ void os_read(struct os_ring *ring, int file, void *data, uint32_t size, uint64_t
     io_uring_sqe_set_data64(sqe, tag);
 }
 
+void os_directory_sync_start(struct os_ring *ring, int directory, uint64_t tag)
+{
+    struct io_uring_sqe *sqe = next_sqe(ring);
+    io_uring_prep_fsync(sqe, directory, 0);
+    io_uring_sqe_set_data64(sqe, tag);
+}
+
 void os_sync(struct os_ring *ring, int file, uint64_t tag)
 {
     if (os_fault_hits(&ring->fault, OS_FAULT_SYNC, tag)) {

@@ -20,6 +20,7 @@ void supply_plan(struct supply *supply, const struct supply_options *options, st
     *supply = (struct supply){
         .ring = options->ring,
         .tag = options->tag,
+        .names = -1,
         .shard = options->shard,
         .segment_bytes = options->segment_bytes,
         .count_max = (uint32_t)(options->bytes_max / options->segment_bytes),
@@ -181,16 +182,16 @@ static uint32_t zeros_due(const struct supply *supply)
     return rest < ZEROS_BYTES ? rest : ZEROS_BYTES;
 }
 
-/* A new file is whole on disk; it gets its name, durably (U1). */
-static int name_file(struct supply *supply)
+/* A new file is whole on disk; it gets its name, durable with the next sync of the directory (U1).
+ */
+static int name_file(const struct supply *supply)
 {
     char from[SEGMENT_PATH_MAX];
     char to[SEGMENT_PATH_MAX];
     const uint64_t name = supply->segments[supply->making].name;
     int error = path_of(supply, name, SEGMENT_NAME_NEW, from);
     error = error < 0 ? error : path_of(supply, name, SEGMENT_NAME_READY, to);
-    error = error < 0 ? error : os_file_rename(from, to);
-    return error < 0 ? error : os_directory_sync(supply->directory);
+    return error < 0 ? error : os_file_rename(from, to);
 }
 
 static void spare_is_ready(struct supply *supply)
@@ -249,6 +250,7 @@ static int make_spare(struct supply *supply)
     error = error < 0 ? error : os_file_sync(file);
     if (error == 0 && supply->is_new) {
         error = name_file(supply);
+        error = error < 0 ? error : os_directory_sync(supply->directory);
     }
     if (error < 0) {
         abandon(supply, error, os_now_ns());
@@ -267,6 +269,10 @@ static void close_files(struct supply *supply)
         }
     }
     supply->count = 0;
+    if (supply->names >= 0) {
+        os_file_close(supply->names);
+        supply->names = -1;
+    }
 }
 
 int supply_open(struct supply *supply, char *ret_why, size_t why_size)
@@ -279,7 +285,8 @@ int supply_open(struct supply *supply, char *ret_why, size_t why_size)
                                 : "it cannot be reused; look at it, then move it away";
     } else {
         (void)snprintf(adoption.path, sizeof(adoption.path), "%s", supply->directory);
-        error = make_spare(supply);
+        supply->names = os_directory_open(supply->directory);
+        error = supply->names < 0 ? supply->names : make_spare(supply);
     }
     if (error < 0) {
         close_files(supply);
@@ -303,6 +310,19 @@ static void begin_zeros(struct supply *supply)
         supply->step = SUPPLY_SYNC;
         os_sync(supply->ring, file, supply->tag);
     }
+}
+
+/* The directory is synced on the ring: on a busy disk that takes long, and nothing here may block.
+ */
+static void begin_names(struct supply *supply, uint64_t now_ns)
+{
+    const int error = name_file(supply);
+    if (error < 0) {
+        abandon(supply, error, now_ns);
+        return;
+    }
+    supply->step = SUPPLY_NAMES;
+    os_directory_sync_start(supply->ring, supply->names, supply->tag);
 }
 
 void supply_tick(struct supply *supply, uint64_t now_ns)
@@ -334,6 +354,7 @@ static int32_t result_wanted(const struct supply *supply)
     case SUPPLY_ZEROS:
         return (int32_t)zeros_due(supply);
     case SUPPLY_SYNC:
+    case SUPPLY_NAMES:
     case SUPPLY_IDLE:
         break;
     }
@@ -354,16 +375,13 @@ void supply_done(struct supply *supply, int32_t result, uint64_t now_ns)
     if (supply->step == SUPPLY_ZEROS) {
         supply->zeroed += zeros_due(supply);
     }
-    if (supply->step != SUPPLY_SYNC && supply->is_new) {
+    if (!supply->is_new || supply->step == SUPPLY_NAMES) {
+        spare_is_ready(supply);
+    } else if (supply->step != SUPPLY_SYNC) {
         begin_zeros(supply);
-        return;
+    } else {
+        begin_names(supply, now_ns);
     }
-    const int error = supply->is_new ? name_file(supply) : 0;
-    if (error < 0) {
-        abandon(supply, error, now_ns);
-        return;
-    }
-    spare_is_ready(supply);
 }
 
 /* --- use --- */

@@ -47,11 +47,12 @@ struct supply_segment {
     uint32_t end;                 /* offset behind its last group, likewise; 0 before */
 };
 
-enum supply_step { SUPPLY_IDLE, SUPPLY_HEADER, SUPPLY_ZEROS, SUPPLY_SYNC };
+enum supply_step { SUPPLY_IDLE, SUPPLY_HEADER, SUPPLY_ZEROS, SUPPLY_SYNC, SUPPLY_NAMES };
 
 struct supply {
     struct os_ring *ring;
     char directory[SEGMENT_PATH_MAX];
+    int names; /* descriptor of the directory, to sync it on the ring; -1 before supply_open */
     uint64_t tag;
     uint32_t shard;
     uint32_t segment_bytes;

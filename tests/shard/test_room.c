@@ -217,7 +217,7 @@ static void a_room_stays_until_the_store_has_its_events(void)
         rig_turn();
     }
     CHECK(room_find(&rig.shard, SLICE("r")) != NULL);
-    plan_end(&rig.shard.plan);
+    rig_end();
 }
 
 /* --- a journal that fails --- */

@@ -47,7 +47,10 @@ struct descriptor {
     uint32_t inode;
 };
 
-enum kind { KIND_WRITE, KIND_READ, KIND_SYNC };
+enum kind { KIND_WRITE, KIND_READ, KIND_SYNC, KIND_NAMES };
+
+/* What os_directory_open gives: there is one directory, and no file has this descriptor. */
+enum { DIRECTORY_DESCRIPTOR = 1 << 20 };
 
 struct operation {
     enum kind kind;
@@ -416,6 +419,21 @@ void os_sync(struct os_ring *ring, int file, uint64_t tag)
     start(file, (struct operation){.kind = KIND_SYNC, .tag = tag});
 }
 
+static int32_t names_are_durable(void)
+{
+    memcpy(disk.durable_names, disk.names, sizeof(disk.names));
+    disk.change_count = 0;
+    return 0;
+}
+
+void os_directory_sync_start(struct os_ring *ring, int directory, uint64_t tag)
+{
+    (void)ring;
+    CHECK(directory == DIRECTORY_DESCRIPTOR && disk.operation_count < OPERATIONS_MAX);
+    disk.operations[disk.operation_count++] =
+        (struct operation){.kind = KIND_NAMES, .tag = tag, .fault = counted(NULL)};
+}
+
 static int32_t carry_out(struct operation *operation)
 {
     struct inode *inode = &disk.inodes[operation->inode];
@@ -430,6 +448,8 @@ static int32_t carry_out(struct operation *operation)
                    : do_read(inode, operation->target, operation->size, operation->offset);
     case KIND_SYNC:
         return do_sync(inode, operation->fault);
+    case KIND_NAMES:
+        return operation->fault != 0 ? -EIO : names_are_durable();
     }
     return -EINVAL;
 }
@@ -531,6 +551,9 @@ int os_file_open(const char *path, int flags)
 
 void os_file_close(int file)
 {
+    if (file == DIRECTORY_DESCRIPTOR) {
+        return;
+    }
     CHECK(inode_of(file) != NULL);
     disk.descriptors[file].open = false;
 }
@@ -591,15 +614,16 @@ int os_file_rename(const char *from, const char *to)
     return 0;
 }
 
+int os_directory_open(const char *path)
+{
+    (void)path;
+    return DIRECTORY_DESCRIPTOR;
+}
+
 int os_directory_sync(const char *path)
 {
     (void)path;
-    if (counted(NULL) != 0) {
-        return -EIO;
-    }
-    memcpy(disk.durable_names, disk.names, sizeof(disk.names));
-    disk.change_count = 0;
-    return 0;
+    return counted(NULL) != 0 ? -EIO : names_are_durable();
 }
 
 int os_directory_make(const char *path)
