@@ -347,8 +347,14 @@ static void a_send_that_is_stuck_ends_the_connection(void)
     (void)rig_send("r", "olga", rig_text(5000)); /* straight from the room's log */
     rig_settle();
     CHECK(rig_socket(slot)->sending != NULL);
-    rig_wait_ms(rig.config.timeouts_send_stall + rig.config.timeouts_ping_interval + 2000);
+    frames_size = rig_frame(frames, 0x8a, "", 0);
+    for (uint64_t ms = 0; ms < rig.config.timeouts_send_stall + rig.config.timeouts_ping_interval;
+         ms += 1000) { /* it speaks all the time, but takes nothing */
+        rig_wait_ms(1000);
+        CHECK(rig_socket(slot)->recv_tag == 0 || network_send(slot, frames, frames_size));
+    }
     CHECK(!rig_socket(slot)->open);
+    CHECK(metrics_get(&rig.shard.closes[CLOSE_TOO_SLOW]) == 1);
     end();
 }
 

@@ -289,6 +289,13 @@ static void who_leaves_is_expelled_though_the_ring_is_full(void)
         (void)rig_send(room_name, "olga", rig_text(1000));
         home_turns(3);
     }
+    const struct room_request typing = {
+        .op = ROOM_TYPING, .room_id = rig_slice(room_name), .user_id = SLICE("olga")};
+    const uint64_t full = metrics_get(&rig.shard.metrics->mesh_full_total);
+    for (uint32_t i = 0; i < 5000; i++) { /* small words fill the ring to its last byte */
+        room_ask(&rig.shard, &typing);
+    }
+    CHECK(metrics_get(&rig.shard.metrics->mesh_full_total) > full);
     const uint32_t left = rig_leave(room_name, "anna");
     home_turns(50);
     CHECK(rig_got(left)->error == ERROR_NONE);

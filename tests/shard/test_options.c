@@ -15,7 +15,7 @@ enum { WORDS_MAX = 8 };
 
 static struct config config;
 static struct options options;
-static char directory[] = "/tmp/damso-options-XXXXXX"; /* tidy: allow, a temporary directory */
+static char directory[] = "options-XXXXXX"; /* where the test is run */
 
 static int read_words(const char *first, const char *second, const char *third, char *environment)
 {
