@@ -474,13 +474,16 @@ static void config_rule_journal(const struct config *config, uint32_t shards,
 static void config_rule_ring(const struct config *config, uint32_t index, uint64_t size,
                              struct config_errors *errors)
 {
-    const uint64_t record = config->limits_history_bytes + 2 * config->limits_frame_bytes + 16384;
+    const uint64_t message = config->limits_frame_bytes > config->limits_body_bytes
+                                 ? config->limits_frame_bytes
+                                 : config->limits_body_bytes;
+    const uint64_t record = config->limits_history_bytes + 2 * message + 16384;
     const struct config_row *row = &config_rows[index];
     if (size < 4 * record) {
         config_row_error(
             errors,
             "[%s] %s: too small for a page of history ([limits] history_bytes) and two "
-            "messages (frame_bytes): at least %" PRIu64 "k",
+            "messages (frame_bytes, body_bytes): at least %" PRIu64 "k",
             row->section, row->key, (4 * record + 1023) / 1024);
     }
 }

@@ -4,15 +4,23 @@
 #include "core/check.h"
 #include "shard/shard.h"
 
+enum { CONN_SHARE = 8 };
+
 void call_init(struct shard *shard)
 {
     pool_init(&shard->calls, &shard->plan, "requests", sizeof(struct call),
               (uint32_t)shard->config->limits_requests);
 }
 
+/* One connection may have so many calls in flight: the others want some too. */
+static bool takes_too_many(const struct shard *shard, const struct conn *conn)
+{
+    return conn != NULL && conn->calls >= shard->calls.capacity / CONN_SHARE;
+}
+
 struct call *call_take(struct shard *shard, struct conn *conn, call_done done)
 {
-    struct call *call = pool_take(&shard->calls);
+    struct call *call = takes_too_many(shard, conn) ? NULL : pool_take(&shard->calls);
     if (call == NULL) {
         shard_exhausted(&shard->metrics->pool_exhausted_total_requests);
         return NULL;
@@ -24,6 +32,9 @@ struct call *call_take(struct shard *shard, struct conn *conn, call_done done)
     call->conn = conn != NULL ? conn_ref_of(conn, pool_index(&shard->conns, conn))
                               : (struct conn_ref){POOL_NONE, 0};
     call->done = done;
+    if (conn != NULL) {
+        conn->calls++;
+    }
     return call;
 }
 
@@ -34,6 +45,13 @@ uint64_t call_token(struct shard *shard, const struct call *call)
 
 void call_give(struct shard *shard, struct call *call)
 {
+    if (pool_taken(&shard->conns, call->conn.index)) {
+        struct conn *conn = pool_at(&shard->conns, call->conn.index);
+        if (conn->generation == call->conn.generation) { /* closing too, but no stranger's */
+            CHECK(conn->calls > 0);
+            conn->calls--;
+        }
+    }
     call->generation = (call->generation + 1) & 0xffffff;
     pool_give(&shard->calls, call);
 }

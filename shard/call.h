@@ -55,7 +55,8 @@ struct call {
 
 void call_init(struct shard *shard);
 
-/* A call for a connection (NULL: for the shard itself), or NULL: too many are in flight. */
+/* A call for a connection (NULL: for the shard itself), or NULL: too many are in flight,
+ * in all or of this connection. */
 struct call *call_take(struct shard *shard, struct conn *conn, call_done done);
 uint64_t call_token(struct shard *shard, const struct call *call);
 void call_give(struct shard *shard, struct call *call);

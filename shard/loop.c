@@ -165,10 +165,8 @@ static bool stopped(struct shard *shard)
     const bool failed = shard->journal != NULL && journal_state(shard->journal) == JOURNAL_FAILED;
     /* What persistence could not take stays in the journal: the next start brings it to the store.
      */
-    const bool quiet =
-        shard->journal == NULL || failed ||
-        (journal_is_idle(shard->journal) && shard->pending.first == shard->pending.end &&
-         (handover_is_complete(shard) || late));
+    const bool quiet = shard->journal == NULL || failed ||
+                       (journal_is_idle(shard->journal) && (handover_is_complete(shard) || late));
     return quiet && (shard->conns.used == 0 || late);
 }
 
