@@ -12,7 +12,7 @@ enum {
     BUSY_PERCENT = 50,
     QUIET_PERCENT = 30,
     JUDGE_NS = 20 * 1000000, /* how often busy is looked at */
-    ROUND_MEMBER_US = 350,   /* a round of a busy room waits at most so long a member */
+    ROUND_MEMBER_US = 600,   /* a round of a busy room waits at most so long a member */
 };
 
 /* --- a connection's own output --- */
