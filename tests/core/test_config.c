@@ -88,7 +88,7 @@ static void defaults_are_those_of_the_table(void)
     CHECK(config.server_web[0] == '\0');
     CHECK(config.limits_text_bytes == 16384);
     CHECK(config.timeouts_room_idle == 300000);
-    CHECK(config.egress_round_max == 35);
+    CHECK(config.egress_round_max == 45);
     CHECK(config.journal_durability == CONFIG_DURABILITY_FSYNC);
     CHECK(config.journal_bytes_max == 256 << 20);
     CHECK(config_check(&config, 1, &errors) == 0);
