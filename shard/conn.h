@@ -101,7 +101,7 @@ struct conn {
     struct sub *subs;         /* rooms joined */
     struct sub *pending_subs; /* those of them that have something to send */
     uint32_t sub_count;
-    uint32_t calls; /* in flight: at most a share of limits.requests (shard/call.c) */
+    uint32_t calls;       /* in flight: at most a share of limits.requests (shard/call.c) */
     struct call *waiting; /* calls that go on when output has drained (session.c) */
     uint32_t user;        /* index in shard->users, POOL_NONE before connect */
     uint64_t heard_ms;
