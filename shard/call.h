@@ -36,12 +36,10 @@ struct call {
     struct conn_ref conn;
     call_done done;
     uint16_t id_size; /* 0: the client gave none */
-    uint8_t error;    /* call_fail: what to say */
     bool has_after;
     bool has_epoch;
     bool ascending;
-    bool more;    /* the wish goes on behind the page that was asked for */
-    uint8_t step; /* which answer of several is awaited: the owner's business */
+    bool more; /* the wish goes on behind the page that was asked for */
     uint64_t after_seq;
     uint64_t epoch;
     uint64_t from_seq, to_seq;
