@@ -47,6 +47,7 @@ struct cursor {
     uint32_t offset;   /* of the next record in it */
     uint32_t left;     /* records; 0: the next group is to be entered */
     uint32_t size;     /* of the record that was given out; 0: none */
+    uint64_t after;    /* records up to this position are passed over: journal_rewind */
 };
 
 /* A piece of a segment that was read back. */
@@ -67,6 +68,8 @@ struct journal {
     uint32_t fill;         /* offset behind the newest group */
     struct group *groups;  /* by number % groups_max */
     uint32_t groups_max;
+    uint64_t *starts; /* number of the first group of ordinal o at o % starts_max */
+    uint32_t starts_max;
     uint64_t first;   /* number of the oldest group in the buffer */
     uint64_t durable; /* of the first that is not durable: in flight, or the next to be */
     uint64_t next;
@@ -129,6 +132,7 @@ static void plan_buffers(struct journal *journal, const struct journal_options *
     const uint32_t buffer_bytes =
         2 * (options->buffer_bytes & ~(uint32_t)(SEGMENT_BLOCK_BYTES - 1));
     const uint32_t groups_max = buffer_bytes / SEGMENT_BLOCK_BYTES; /* a group is a block or more */
+    const uint32_t starts_max = (uint32_t)(options->bytes_max / options->segment_bytes);
 
     *journal = (struct journal){
         .options = *options,
@@ -136,6 +140,8 @@ static void plan_buffers(struct journal *journal, const struct journal_options *
         .buffer_bytes = buffer_bytes,
         .groups = mem_reserve(plan, "journal groups", sizeof(struct group), groups_max),
         .groups_max = groups_max,
+        .starts = mem_reserve(plan, "journal segment starts", sizeof(uint64_t), starts_max),
+        .starts_max = starts_max,
         .first = 1,
         .durable = 1,
         .next = 1,
@@ -287,6 +293,7 @@ static void begin_segment(struct journal *journal)
         full->end = journal->offset;
         full->last_position = journal->last_position;
     }
+    journal->starts[journal->supply.ordinal_next % journal->starts_max] = journal->next;
     supply_take(&journal->supply);
     journal->offset = SEGMENT_BLOCK_BYTES;
     journal->index = 0;
@@ -465,6 +472,8 @@ static void read_done(struct journal *journal, int32_t result)
 {
     struct window *window = &journal->window;
 
+    /* The cursor, and even the segment, may have been left meanwhile (journal_rewind): a position
+     * is never used twice, so nobody asks for these bytes then. */
     window->reading = false;
     if (result != (int32_t)window->wanted) {
         read_failed(journal, result < 0 ? result : -EIO);
@@ -645,7 +654,8 @@ static const void *record_read_back(struct journal *journal)
     return bytes;
 }
 
-const void *journal_handover(struct journal *journal, uint32_t *ret_size, uint64_t *ret_position)
+/* The cursor's record with its frame, or NULL: there is none, or it is being read back. */
+static const uint8_t *record_here(struct journal *journal)
 {
     struct cursor *cursor = &journal->cursor;
     struct segment_frame frame;
@@ -657,28 +667,90 @@ const void *journal_handover(struct journal *journal, uint32_t *ret_size, uint64
         cursor->group < journal->first
             ? record_read_back(journal)
             : journal->buffer + group_at(journal, cursor->group)->memory + cursor->offset;
-    if (bytes == NULL) {
-        return NULL;
+    if (bytes != NULL) {
+        memcpy(&frame, bytes, sizeof(frame));
+        cursor->size = frame.size;
     }
-    memcpy(&frame, bytes, sizeof(frame));
-    cursor->size = frame.size;
-    *ret_size = frame.size;
-    *ret_position = cursor->position + cursor->offset;
-    return bytes + sizeof(frame);
+    return bytes;
 }
 
-void journal_handover_next(struct journal *journal)
+static void pass_record(struct cursor *cursor)
 {
-    struct cursor *cursor = &journal->cursor;
-
-    CHECK(cursor->size > 0); /* journal_handover gave a record */
-    journal->handed_position = cursor->position + cursor->offset;
     cursor->offset += segment_span(cursor->size);
     cursor->size = 0;
     cursor->left--;
     if (cursor->left == 0) {
         CHECK(cursor->offset == cursor->bytes);
         cursor->group++;
+    }
+}
+
+const void *journal_handover(struct journal *journal, uint32_t *ret_size, uint64_t *ret_position)
+{
+    struct cursor *cursor = &journal->cursor;
+    const uint8_t *bytes = record_here(journal);
+
+    /* Bounded: by one group of the buffer (see seek), or by what was read back in one piece. */
+    while (bytes != NULL && cursor->position + cursor->offset <= cursor->after) {
+        pass_record(cursor);
+        bytes = record_here(journal);
+    }
+    if (bytes == NULL) {
+        return NULL;
+    }
+    *ret_size = cursor->size;
+    *ret_position = cursor->position + cursor->offset;
+    return bytes + SEGMENT_FRAME_BYTES;
+}
+
+void journal_handover_next(struct journal *journal)
+{
+    struct cursor *cursor = &journal->cursor;
+    const uint64_t position = cursor->position + cursor->offset;
+
+    CHECK(cursor->size > 0); /* journal_handover gave a record */
+    if (position > journal->handed_position) {
+        journal->handed_position = position;
+    }
+    pass_record(cursor);
+}
+
+/* The first group of the oldest segment that is not released. */
+static uint64_t oldest_group(const struct journal *journal)
+{
+    return journal->starts[journal->supply.ordinal_first % journal->starts_max];
+}
+
+/* Points the cursor at the last group known by place that leaves out nothing above position: one in
+ * the buffer, else the first of the segment. Where it is evicted before it is entered, it is read
+ * back from behind a block that stands for the group before it. */
+static void seek(struct journal *journal, uint64_t position)
+{
+    const uint32_t segment_bytes = journal->options.segment_bytes;
+    const uint64_t oldest = journal->supply.ordinal_first;
+    const uint64_t ordinal = position / segment_bytes > oldest ? position / segment_bytes : oldest;
+    const uint64_t number = journal->starts[ordinal % journal->starts_max];
+    uint64_t nearer = journal->durable - 1;
+
+    CHECK(ordinal < journal->supply.ordinal_next && number <= journal->durable);
+    journal->cursor = (struct cursor){.group = number,
+                                      .position = ordinal * segment_bytes,
+                                      .bytes = SEGMENT_BLOCK_BYTES,
+                                      .after = position};
+    while (nearer >= journal->first && group_at(journal, nearer)->position > position) {
+        nearer--;
+    }
+    if (nearer > number && nearer >= journal->first) {
+        journal->cursor.group = nearer;
+        journal->cursor.position = group_at(journal, nearer)->position - SEGMENT_BLOCK_BYTES;
+    }
+}
+
+void journal_rewind(struct journal *journal, uint64_t position)
+{
+    CHECK(position <= journal->handed_position);
+    if (journal->begun) {
+        seek(journal, position);
     }
 }
 
@@ -696,6 +768,9 @@ void journal_release(struct journal *journal, uint64_t position)
     while (supply->ordinal_first + 1 < supply->ordinal_next &&
            supply_at(supply, supply->ordinal_first)->last_position <= position) { /* J3 */
         supply_release(supply);
+    }
+    if (journal->begun && journal->cursor.group < oldest_group(journal)) {
+        seek(journal, 0); /* after a rewind: on with what is left, the newest record included */
     }
     if (journal->dirty && journal->dirty_ordinal < supply->ordinal_first) {
         /* What a sync was owed for is in the store, and its file may be prepared anew. */

@@ -6,7 +6,7 @@
  * Threads:    its shard's thread only.
  * Ownership:  the journal owns its buffers, files and positions. A pointer from journal_append is
  *             valid until the next call; so is one from journal_handover, which gives the same
- *             record again until journal_handover_next.
+ *             record again until journal_handover_next, journal_rewind or journal_release.
  * Units:      a position counts bytes of the shard's journal since its first segment of this run
  *             and only rises; sizes in bytes.
  *
@@ -22,7 +22,9 @@
  *             (J3) a segment is reused only when journal_release has passed its last record.
  *             (J4) the segments of all shards hold at most bytes_max in sum; at the bound, and
  *                  without a prepared segment, appends are refused.
- *             (J5) records are handed over in the order of their positions, each once a run.
+ *             (J5) records are handed over in the order of their positions, each once since the
+ *                  start or the last journal_rewind; those in segments that journal_release gives
+ *                  back before a rewound handover has come to them are left out.
  */
 #pragma once
 
@@ -91,7 +93,17 @@ bool journal_has_room(const struct journal *journal, uint32_t size);
 const void *journal_handover(struct journal *journal, uint32_t *ret_size, uint64_t *ret_position);
 void journal_handover_next(struct journal *journal);
 
-/* The store has everything up to and including position: segments wholly below are free. */
+/* The handover begins again with the oldest record above position: what the taker was given above
+ * it is lost to it. position is at least what journal_release was last told and at most that of a
+ * record that was handed over. Costs no I/O itself; records that the buffer no longer holds are
+ * read back, from the start of position's segment at most. Takes effect in every state: also while
+ * a read back is in flight, and in JOURNAL_FAILED, where what is durable is still given out,
+ * unless a read failed: then there is nothing more, before and after. Ask journal_handover again
+ * before the next journal_handover_next. */
+void journal_rewind(struct journal *journal, uint64_t position);
+
+/* The store has everything up to and including position, which was handed over once (it may lie
+ * before or behind where a rewound handover stands): segments wholly below are free. */
 void journal_release(struct journal *journal, uint64_t position);
 
 /* Bytes appended and not yet released: what a crash would replay. */

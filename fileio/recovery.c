@@ -1,4 +1,4 @@
-/* recovery.c - see recovery.h for the invariants V1 and V2 named below, fileio/segment.h for the
+/* recovery.c - see recovery.h for the invariants V1 to V4 named below, fileio/segment.h for the
  * bytes and S1 to S5.
  *
  * The groups of a shard form one row of numbers (S3). Where the next number of the row should
@@ -25,6 +25,7 @@ enum {
     WINDOW_BYTES = 512 * 1024, /* one read; a record and two blocks fit */
     SHARDS_MAX = 10000,        /* file names have four digits for it */
     KEPT_MAX = 2,              /* free segments kept a shard: in use, and spare, at once */
+    GENERATION_DIGITS = 6,     /* padded with zeros, so that names sort as numbers do */
 };
 _Static_assert(SEGMENT_RECORD_MAX + 2 * SEGMENT_BLOCK_BYTES <= WINDOW_BYTES, "in one read");
 
@@ -229,6 +230,10 @@ static void row_breaks(struct recovery *recovery, uint64_t offset, bool torn, ui
 static int give_record(struct recovery *recovery, const void *record, uint32_t size)
 {
     const int result = recovery->callback(recovery->context, record, size);
+    if (result > 0) {
+        recovery->report.stopped = true;
+        return -ECANCELED; /* as far as recovery_run */
+    }
     if (result < 0) {
         (void)snprintf(recovery->why, recovery->why_size,
                        "%s: a record was not taken by the store (%s)", recovery->reader->path,
@@ -364,8 +369,9 @@ static int read_groups(struct recovery *recovery, const struct segment_header *h
         }
         result = take_group(recovery, &group, offset);
         if (result < 0) {
-            return recovery->why[0] != '\0' ? result
-                                            : trouble(recovery, recovery->reader->path, result);
+            return recovery->why[0] != '\0' || recovery->report.stopped
+                       ? result
+                       : trouble(recovery, recovery->reader->path, result);
         }
         found = true;
         offset += segment_blocks(group.bytes);
@@ -485,9 +491,9 @@ int recovery_run(const char *directory, bool salvage, recovery_record callback, 
     listing.remove_new = false;
 
     uint32_t shard = 0;
-    while (shard < SHARDS_MAX) {
+    while (shard < SHARDS_MAX && !recovery.report.stopped) {
         const int error = recover_shard(&recovery, shard);
-        if (error < 0) {
+        if (error < 0 && !recovery.report.stopped) {
             return error;
         }
         shard = listing.shard_next;
@@ -585,4 +591,202 @@ int recovery_retire(const char *directory)
         shard = listing.shard_next;
     }
     return os_directory_sync(directory);
+}
+
+/* --- generations --- */
+
+/* The directories of one look at the data directory. */
+struct generations {
+    uint32_t first; /* 0: there is none */
+    uint32_t last;
+    uint32_t count;
+};
+
+static const char journal_name[] = "journal";
+static const char generation_prefix[] = "journal.";
+static const char dropped_name[] = "journal.dropped";
+
+/* The number in a directory's name, or 0: it is no generation. */
+static uint32_t generation_of(const char *name)
+{
+    const size_t prefix = sizeof(generation_prefix) - 1;
+    uint32_t number = 0;
+
+    if (strncmp(name, generation_prefix, prefix) != 0) {
+        return 0;
+    }
+    for (size_t i = prefix; i < prefix + GENERATION_DIGITS; i++) {
+        if (name[i] < '0' || name[i] > '9') {
+            return 0;
+        }
+        number = number * 10 + (uint32_t)(name[i] - '0');
+    }
+    return name[prefix + GENERATION_DIGITS] == '\0' ? number : 0;
+}
+
+static int count_generation(void *context, const char *name)
+{
+    struct generations *generations = context;
+    const uint32_t number = generation_of(name);
+
+    if (number > 0) {
+        const bool lowest = generations->first == 0 || number < generations->first;
+        generations->first = lowest ? number : generations->first;
+        generations->last = number > generations->last ? number : generations->last;
+        generations->count++;
+    }
+    return 0;
+}
+
+static int path_in(char ret[SEGMENT_PATH_MAX], const char *data, const char *name)
+{
+    const int length = snprintf(ret, SEGMENT_PATH_MAX, "%s/%s", data, name);
+    return length < 0 || length >= SEGMENT_PATH_MAX ? -ENAMETOOLONG : 0;
+}
+
+int recovery_directory(const char *data, uint32_t generation, char ret[SEGMENT_PATH_MAX])
+{
+    char name[32];
+    CHECK(generation <= RECOVERY_GENERATION_MAX);
+    (void)snprintf(name, sizeof(name), "%s%0*" PRIu32, generation_prefix, GENERATION_DIGITS,
+                   generation);
+    return path_in(ret, data, generation > 0 ? name : journal_name);
+}
+
+static int explain(const char *path, const char *what, int error, char *ret_why, size_t why_size)
+{
+    (void)snprintf(ret_why, why_size, "%s: %s (%s)", path, what, os_error(error));
+    return error;
+}
+
+/* Makes `journal` if a set-aside ended before it did. What was renamed is on disk before, else a
+ * power cut might keep the new name of two directories that claim it. */
+static int settle_names(const char *data)
+{
+    char path[SEGMENT_PATH_MAX];
+    int error = recovery_directory(data, 0, path);
+    error = error < 0 ? error : os_directory_sync(data);
+    error = error < 0 ? error : os_directory_make(path);
+    return error < 0 ? error : os_directory_sync(data);
+}
+
+static int remove_entry(void *context, const char *name)
+{
+    char path[SEGMENT_PATH_MAX];
+    const int error = path_in(path, context, name);
+    return error < 0 ? error : os_file_remove(path);
+}
+
+/* Empties the directory of what was dropped, after its name is on disk: under its old name it would
+ * be a generation with holes. */
+static int empty_dropped(const char *data)
+{
+    char path[SEGMENT_PATH_MAX];
+    int error = path_in(path, data, dropped_name);
+    error = error < 0 ? error : os_directory_sync(data);
+    error = error < 0 ? error : os_directory_list(path, remove_entry, path);
+    return error == -ENOENT ? 0 : error;
+}
+
+/* V4. With salvage an empty directory takes the place of one that is missing. */
+static int mend_row(const char *data, const struct generations *found, bool salvage, char *ret_why,
+                    size_t why_size)
+{
+    char path[SEGMENT_PATH_MAX];
+
+    for (uint32_t i = found->first; i < found->last; i++) {
+        int error = recovery_directory(data, i, path);
+        const int directory = error < 0 ? error : os_directory_open(path);
+        if (directory >= 0) {
+            os_file_close(directory);
+            continue;
+        }
+        if (directory != -ENOENT) {
+            return explain(path, "cannot be read", directory, ret_why, why_size);
+        }
+        if (!salvage) {
+            (void)snprintf(ret_why, why_size,
+                           "%s is missing, with records that the store does not have. Restore the "
+                           "directory from a copy; or start once with --salvage, which gives them "
+                           "up",
+                           path);
+            return -EBADMSG;
+        }
+        log_warning("journal generation missing, passed over directory=%s", path);
+        error = os_directory_make(path);
+        if (error < 0) {
+            return explain(path, "cannot be made", error, ret_why, why_size);
+        }
+    }
+    return 0;
+}
+
+/* NOLINTNEXTLINE(readability-function-size): six parameters, called once */
+int recovery_generations(const char *data, bool salvage, uint32_t *ret_first, uint32_t *ret_count,
+                         char *ret_why, size_t why_size)
+{
+    struct generations found = {0};
+    int error = os_directory_list(data, count_generation, &found);
+    error = error < 0 ? error : settle_names(data);
+    if (error < 0) {
+        return explain(data, "the journal's directories cannot be read or made", error, ret_why,
+                       why_size);
+    }
+    const uint32_t range = found.count > 0 ? found.last - found.first + 1 : 0;
+    if (found.count < range) {
+        error = mend_row(data, &found, salvage, ret_why, why_size);
+        if (error < 0) {
+            return error;
+        }
+    }
+    error = empty_dropped(data);
+    if (error < 0) {
+        log_warning("journal files that the store has were not removed directory=%s/%s error=%s",
+                    data, dropped_name, os_error(error));
+    }
+    *ret_first = range > 0 ? found.first : 1;
+    *ret_count = range;
+    return 0;
+}
+
+int recovery_set_aside(const char *data, uint32_t *ret_generation, char *ret_why, size_t why_size)
+{
+    char from[SEGMENT_PATH_MAX];
+    char to[SEGMENT_PATH_MAX];
+    struct generations found = {0};
+    int error = recovery_directory(data, 0, from);
+    error = error < 0 ? error : os_directory_list(data, count_generation, &found);
+    if (error == 0 && found.last == RECOVERY_GENERATION_MAX) {
+        error = -EOVERFLOW;
+    }
+    error = error < 0 ? error : recovery_directory(data, found.last + 1, to);
+    error = error < 0 ? error : os_file_rename(from, to);
+    error = error < 0 ? error : settle_names(data);
+    if (error < 0) {
+        return explain(from, "cannot be set aside", error, ret_why, why_size);
+    }
+    *ret_generation = found.last + 1;
+    return 0;
+}
+
+int recovery_drop(const char *data, uint32_t generation, char *ret_why, size_t why_size)
+{
+    char from[SEGMENT_PATH_MAX];
+    char to[SEGMENT_PATH_MAX];
+
+    CHECK(generation > 0);
+    int error = recovery_directory(data, generation, from);
+    error = error < 0 ? error : path_in(to, data, dropped_name);
+    if (error < 0) {
+        return explain(data, "is too long a path", error, ret_why, why_size);
+    }
+    int emptied = empty_dropped(data);
+    if (emptied == 0) {
+        error = os_file_rename(from, to);
+        if (error < 0 && error != -ENOENT) { /* ENOENT: dropped before */
+            return explain(from, "cannot be renamed to journal.dropped", error, ret_why, why_size);
+        }
+        emptied = empty_dropped(data);
+    }
+    return emptied == 0 ? 0 : explain(to, "cannot be emptied", emptied, ret_why, why_size);
 }

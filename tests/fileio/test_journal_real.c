@@ -14,6 +14,7 @@
 enum { SIZE_MAX_SMALL = 400, SEGMENT = 1 << 20, BIG_SEGMENT = 16 << 20 };
 
 static char directory[128];
+static char path_of_journal[SEGMENT_PATH_MAX];
 static struct rig rig;
 
 static void options_set(uint32_t segment_bytes, uint64_t bytes_max, uint32_t buffer_bytes,
@@ -128,6 +129,47 @@ static void everything_comes_back_in_order_through_reused_segments(void)
     CHECK(recovery_retire(directory) == 0);
 }
 
+static void generations_are_set_aside_and_dropped(void)
+{
+    const char *data = directory;
+    char why[512] = "";
+    struct found found = {.size_max = SIZE_MAX_SMALL};
+    struct recovery_report report;
+    uint32_t generation = 0;
+    uint32_t first = 0;
+    uint32_t count = 0;
+
+    CHECK(recovery_generations(data, false, &first, &count, why, sizeof(why)) == 0);
+    CHECK(count == 0);
+    CHECK(recovery_directory(data, 0, path_of_journal) == 0);
+    for (uint32_t run_number = 1; run_number <= 3; run_number++) {
+        options_set(SEGMENT, 4 * (uint64_t)SEGMENT, 256 * 1024, 1);
+        rig.options.directory = path_of_journal;
+        CHECK(rig_open(&rig) == 0);
+        run(run_number * 1000 + 1, 1000, 50, false);
+        os_ring_destroy(rig.ring);
+        mem_end(&rig.plan);
+        CHECK(recovery_set_aside(data, &generation, why, sizeof(why)) == 0);
+        CHECK(generation == run_number);
+    }
+    for (uint32_t i = 1; i <= 3; i++) {
+        char path[SEGMENT_PATH_MAX];
+        CHECK(recovery_generations(data, false, &first, &count, why, sizeof(why)) == 0);
+        CHECK(first == i && count == 4 - i);
+        CHECK(recovery_directory(data, i, path) == 0);
+        found.count = 0;
+        CHECK(recovery_run(path, false, found_record, &found, &report, why, sizeof(why)) == 0);
+        CHECK(found.count == 1000 && found.first == i * 1000 + 1);
+        CHECK(recovery_drop(data, i, why, sizeof(why)) == 0);
+        CHECK(os_directory_open(path) == -ENOENT);
+    }
+    CHECK(recovery_generations(data, false, &first, &count, why, sizeof(why)) == 0);
+    CHECK(count == 0);
+    CHECK(rmdir(path_of_journal) == 0); /* empty, both */
+    (void)snprintf(path_of_journal, sizeof(path_of_journal), "%s/journal.dropped", data);
+    CHECK(rmdir(path_of_journal) == 0);
+}
+
 static double since_ms(uint64_t start_ns)
 {
     return (double)(os_now_ns() - start_ns) / 1e6;
@@ -177,10 +219,11 @@ int main(void)
     log_writer(silence);
     for (int i = 0; i < 2; i++) {
         directory_begin(bases[i]);
+        generations_are_set_aside_and_dropped();
         everything_comes_back_in_order_through_reused_segments();
         sixty_four_mib_are_recovered();
         directory_end();
-        passed += 2;
+        passed += 3;
     }
     (void)printf("%d passed, 0 failed\n", passed);
     return 0;

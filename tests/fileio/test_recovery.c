@@ -116,6 +116,7 @@ struct found {
     uint64_t last;
     bool row; /* without a gap, from 1 */
     uint64_t stop_at;
+    int stop_with; /* 0: -ENOSPC */
 };
 
 static int take(void *context, const void *record, uint32_t size)
@@ -131,7 +132,10 @@ static int take(void *context, const void *record, uint32_t size)
     found->row = found->row && number == found->last + 1;
     found->last = number;
     found->count++;
-    return found->count == found->stop_at ? -ENOSPC : 0;
+    if (found->count < found->stop_at || found->stop_at == 0) {
+        return 0;
+    }
+    return found->stop_with != 0 ? found->stop_with : -ENOSPC;
 }
 
 struct outcome {
@@ -477,6 +481,26 @@ static void store_that_refuses_ends_the_recovery(void)
     CHECK(strstr(why, mixed_path) != NULL);
 }
 
+static void taker_that_wants_to_begin_again_ends_the_recovery_well(void)
+{
+    put_row();
+    struct build build = begin(4, 1, ID, 8, 1, 31); /* another shard's, which is not read then */
+    add_group(&build, 5);
+    put_segment(&build, "4-0000000000000001.seg");
+    for (uint64_t stop_at = 1; stop_at <= 30; stop_at++) {
+        struct found found = {.row = true, .stop_at = stop_at, .stop_with = 1};
+        struct recovery_report report;
+        char why[256];
+        CHECK(recovery_run(directory, false, take, &found, &report, why, sizeof(why)) == 0);
+        CHECK(found.row && found.count == stop_at);
+        CHECK(report.stopped && report.records == stop_at - 1);
+        CHECK(why[0] == '\0');
+    }
+    const struct outcome outcome = recover(false); /* from the first record again */
+    CHECK(outcome.error == 0 && outcome.found.count == 35 && outcome.found.row);
+    CHECK(!outcome.report.stopped);
+}
+
 static bool silence(const char *line, uint32_t size)
 {
     (void)line, (void)size;
@@ -503,6 +527,7 @@ int main(void)
     retirement_keeps_two_segments_a_shard();
     another_version_is_refused();
     store_that_refuses_ends_the_recovery();
-    puts("17 passed, 0 failed");
+    taker_that_wants_to_begin_again_ends_the_recovery_well();
+    puts("18 passed, 0 failed");
     return 0;
 }
