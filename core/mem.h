@@ -23,7 +23,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-enum { MEM_LINES_MAX = 96 };
+enum { MEM_LINES_MAX = 512 };
 
 enum mem_mode {
     MEM_MAP,   /* the real thing */

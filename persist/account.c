@@ -2,8 +2,6 @@
 #include "persist/account.h"
 
 #include "core/check.h"
-#include "persist/batch.h"
-#include "persist/lane.h"
 #include "persist/username.h"
 
 #include <errno.h>
@@ -30,22 +28,17 @@ struct account_job {
     char display_name[DISPLAY_BYTES_MAX];
 };
 
-static uint32_t job_count(const struct persist *persist)
+void account_reserve(struct answerer *answerer, struct mem_plan *plan)
 {
-    return persist->password_queue + persist->password_workers;
+    answerer->jobs =
+        mem_reserve(plan, "sign-ins in progress", sizeof(*answerer->jobs), answerer->job_count);
 }
 
-void account_reserve(struct persist *persist, struct mem_plan *plan)
+void account_init(struct answerer *answerer)
 {
-    persist->jobs =
-        mem_reserve(plan, "sign-ins in progress", sizeof(*persist->jobs), job_count(persist));
-}
+    struct account_job *jobs = answerer->jobs;
 
-void account_init(struct persist *persist)
-{
-    struct account_job *jobs = persist->jobs;
-
-    for (uint32_t i = 0; i + 1 < job_count(persist); i++) {
+    for (uint32_t i = 0; i + 1 < answerer->job_count; i++) {
         jobs[i].next = &jobs[i + 1];
     }
 }
@@ -53,7 +46,7 @@ void account_init(struct persist *persist)
 /* --- replies --- */
 
 /* The reply about one user; status < 0: nothing but the status. Returns its size. */
-static uint32_t make_reply(uint8_t reply[BATCH_REPLY_MAX], uint64_t token, int status,
+static uint32_t make_reply(uint8_t reply[ANSWER_REPLY_MAX], uint64_t token, int status,
                            const struct store_user *user)
 {
     const struct store_user none = {0};
@@ -70,7 +63,7 @@ static uint32_t make_reply(uint8_t reply[BATCH_REPLY_MAX], uint64_t token, int s
 
     memcpy(reply, &head, sizeof(head));
     for (int i = 0; i < 3; i++) {
-        CHECK(parts[i].size <= BATCH_REPLY_MAX - size);
+        CHECK(parts[i].size <= ANSWER_REPLY_MAX - size);
         if (parts[i].size > 0) {
             memcpy(reply + size, parts[i].data, parts[i].size);
         }
@@ -79,20 +72,20 @@ static uint32_t make_reply(uint8_t reply[BATCH_REPLY_MAX], uint64_t token, int s
     return size;
 }
 
-static void reply_user(struct persist *persist, uint32_t lane, uint64_t token, int status,
+static void reply_user(struct answerer *answerer, uint32_t lane, uint64_t token, int status,
                        const struct store_user *user)
 {
-    uint8_t reply[BATCH_REPLY_MAX];
+    uint8_t reply[ANSWER_REPLY_MAX];
     const uint32_t size = make_reply(reply, token, status, user);
-    batch_reply(persist, lane, reply, size);
+    answerer->ops->reply_behind(answerer, lane, reply, size);
 }
 
-static void reply_written(struct persist *persist, uint32_t lane, uint64_t token,
+static void reply_written(struct answerer *answerer, uint32_t lane, uint64_t token,
                           const struct store_user *user)
 {
-    uint8_t reply[BATCH_REPLY_MAX];
+    uint8_t reply[ANSWER_REPLY_MAX];
     const uint32_t size = make_reply(reply, token, 0, user);
-    batch_written(persist, lane, reply, size);
+    answerer->ops->written(answerer, lane, reply, size);
 }
 
 /* --- writing --- */
@@ -122,47 +115,47 @@ static void make_suffix(char suffix[USERNAME_SUFFIX_LENGTH])
     }
 }
 
-/* Writes the user into the open transaction: 0, -EEXIST, or -EAGAIN. */
-static int write_user(struct persist *persist, struct store_user *user)
+/* Writes the user: 0, -EEXIST, or -EAGAIN. */
+static int write_user(struct answerer *answerer, struct store_user *user)
 {
-    if (batch_write(persist) < 0) {
+    if (answerer->ops->write(answerer) < 0) {
         return -EAGAIN;
     }
     const struct username folded = username_fold(user->username);
     user->folded = username_slice(&folded);
     user->created_ms = os_wall_ms();
-    const int error = persist->store->ops->user_create(persist->store, user);
+    const int error = answerer->store->ops->user_create(answerer->store, user);
     user->folded = (struct slice){0};
     if (error < 0 && error != -EEXIST) {
-        batch_refuse(persist, error);
+        answerer->ops->refuse(answerer, error);
         return -EAGAIN;
     }
     return error;
 }
 
 /* Whether a user has the name, without regard to case: 1, 0 or -errno. */
-static int name_is_taken(struct persist *persist, struct slice username)
+static int name_is_taken(struct answerer *answerer, struct slice username)
 {
     const struct username folded = username_fold(username);
     struct store_user user;
     const int error =
-        persist->store->ops->user_by_name(persist->store, username_slice(&folded), &user);
+        answerer->store->ops->user_by_name(answerer->store, username_slice(&folded), &user);
     return error == -ENOENT ? 0 : error == 0 ? 1 : error;
 }
 
 /* --- passwords --- */
 
-static struct account_job *take_job(struct persist *persist)
+static struct account_job *take_job(struct answerer *answerer)
 {
-    struct account_job *job = persist->jobs;
-    persist->jobs = job != NULL ? job->next : NULL;
+    struct account_job *job = answerer->jobs;
+    answerer->jobs = job != NULL ? job->next : NULL;
     return job;
 }
 
-static void give_job(struct persist *persist, struct account_job *job)
+static void give_job(struct answerer *answerer, struct account_job *job)
 {
-    job->next = persist->jobs;
-    persist->jobs = job;
+    job->next = answerer->jobs;
+    answerer->jobs = job;
 }
 
 static void copy_part(char *to, uint32_t *ret_size, struct slice from)
@@ -174,10 +167,11 @@ static void copy_part(char *to, uint32_t *ret_size, struct slice from)
 }
 
 /* Hands a password to the pool: 0, or -EAGAIN. The user's texts are within their bounds. */
-static int submit(struct persist *persist, uint32_t lane, const struct persist_head *head,
+static int submit(struct answerer *answerer, uint32_t lane, const struct persist_head *head,
                   const struct store_user *user, struct slice password)
 {
-    struct account_job *job = take_job(persist);
+    CHECK(answerer->passwords != NULL); /* else passwords are another one's */
+    struct account_job *job = take_job(answerer);
     if (job == NULL) {
         return -EAGAIN;
     }
@@ -192,10 +186,10 @@ static int submit(struct persist *persist, uint32_t lane, const struct persist_h
     job->password.task = head->op == PERSIST_LOGIN ? PASSWORD_VERIFY : PASSWORD_HASH;
     memset(job->password.hash, 0, sizeof(job->password.hash));
     memcpy(job->password.hash, user->password.data, user->password.size);
-    const int error = password_submit(persist->passwords, &job->password);
+    const int error = password_submit(answerer->passwords, &job->password);
     if (error < 0) {
         memset(job->password.password, 0, sizeof(job->password.password));
-        give_job(persist, job);
+        give_job(answerer, job);
     }
     return error;
 }
@@ -205,7 +199,7 @@ static bool password_fits(struct slice password)
     return password.size >= 1 && password.size <= PASSWORD_BYTES_MAX;
 }
 
-static void request_register(struct persist *persist, uint32_t lane,
+static void request_register(struct answerer *answerer, uint32_t lane,
                              const struct persist_head *head, const struct store_user *user,
                              struct slice password)
 {
@@ -213,15 +207,15 @@ static void request_register(struct persist *persist, uint32_t lane,
 
     if (username_is_valid(user->username) &&
         username_is_text(user->display_name, DISPLAY_BYTES_MAX) && password_fits(password)) {
-        const int taken = name_is_taken(persist, user->username);
+        const int taken = name_is_taken(answerer, user->username);
         const struct store_user wanted = {
             .username = user->username, .display_name = user->display_name, .password = SLICE("")};
         status = taken > 0   ? -EEXIST
                  : taken < 0 ? -EAGAIN
-                             : submit(persist, lane, head, &wanted, password);
+                             : submit(answerer, lane, head, &wanted, password);
     }
     if (status < 0) {
-        reply_user(persist, lane, head->token, status, NULL);
+        reply_user(answerer, lane, head->token, status, NULL);
     }
 }
 
@@ -233,7 +227,7 @@ static bool may_sign_in(const struct store_user *user)
            user->display_name.size <= DISPLAY_BYTES_MAX;
 }
 
-static void request_login(struct persist *persist, uint32_t lane, const struct persist_head *head,
+static void request_login(struct answerer *answerer, uint32_t lane, const struct persist_head *head,
                           struct slice username, struct slice password)
 {
     const struct store_user nobody = {
@@ -243,24 +237,24 @@ static void request_login(struct persist *persist, uint32_t lane, const struct p
 
     if (password_fits(password)) {
         const struct username folded = username_fold(username);
-        batch_settle(persist); /* N2 */
-        status =
-            username.size > USERNAME_BYTES_MAX
-                ? -ENOENT
-                : persist->store->ops->user_by_name(persist->store, username_slice(&folded), &user);
+        answerer->ops->settle(answerer); /* N2 */
+        status = username.size > USERNAME_BYTES_MAX
+                     ? -ENOENT
+                     : answerer->store->ops->user_by_name(answerer->store, username_slice(&folded),
+                                                          &user);
         if (status == 0 || status == -ENOENT) {
             const bool known = status == 0 && may_sign_in(&user);
-            status = submit(persist, lane, head, known ? &user : &nobody, password); /* N1 */
+            status = submit(answerer, lane, head, known ? &user : &nobody, password); /* N1 */
         } else {
             status = -EAGAIN;
         }
     }
     if (status < 0) {
-        reply_user(persist, lane, head->token, status, NULL);
+        reply_user(answerer, lane, head->token, status, NULL);
     }
 }
 
-static void finish_register(struct persist *persist, const struct account_job *job)
+static void finish_register(struct answerer *answerer, const struct account_job *job)
 {
     char user_id[USER_ID_GIVEN];
     struct store_user user = {
@@ -271,15 +265,15 @@ static void finish_register(struct persist *persist, const struct account_job *j
     };
 
     make_user_id(user_id);
-    const int status = job->password.status == 0 ? write_user(persist, &user) : -EAGAIN;
+    const int status = job->password.status == 0 ? write_user(answerer, &user) : -EAGAIN;
     if (status == 0) {
-        reply_written(persist, job->lane, job->token, &user);
+        reply_written(answerer, job->lane, job->token, &user);
     } else {
-        reply_user(persist, job->lane, job->token, status, NULL);
+        reply_user(answerer, job->lane, job->token, status, NULL);
     }
 }
 
-static void finish_login(struct persist *persist, const struct account_job *job)
+static void finish_login(struct answerer *answerer, const struct account_job *job)
 {
     const struct store_user user = {
         .created_ms = job->created_ms,
@@ -289,25 +283,25 @@ static void finish_login(struct persist *persist, const struct account_job *job)
     };
     /* Without a user_id it was nobody, whatever the check says. */
     const int status = job->password.status == 0 && job->user_bytes > 0 ? 0 : -EACCES;
-    reply_user(persist, job->lane, job->token, status, &user);
+    reply_user(answerer, job->lane, job->token, status, &user);
 }
 
-bool account_continue(struct persist *persist)
+bool account_continue(struct answerer *answerer)
 {
     bool any = false;
 
-    for (uint32_t i = 0; i < job_count(persist); i++) {
-        struct password_job *done = password_take(persist->passwords);
+    for (uint32_t i = 0; i < answerer->job_count; i++) {
+        struct password_job *done = password_take(answerer->passwords);
         if (done == NULL) {
             break;
         }
         struct account_job *job = (struct account_job *)done; /* password is its first member */
         if (job->op == PERSIST_REGISTER) {
-            finish_register(persist, job);
+            finish_register(answerer, job);
         } else {
-            finish_login(persist, job);
+            finish_login(answerer, job);
         }
-        give_job(persist, job);
+        give_job(answerer, job);
         any = true;
     }
     return any;
@@ -317,61 +311,62 @@ bool account_continue(struct persist *persist)
 
 /* The name that the user will have: what was wanted if it is valid and free, else a variant: 0, or
  * -EAGAIN. */
-static int choose_name(struct persist *persist, struct slice wanted, struct username *ret)
+static int choose_name(struct answerer *answerer, struct slice wanted, struct username *ret)
 {
     int taken = 1;
 
     if (username_is_valid(wanted)) {
         ret->size = wanted.size;
         memcpy(ret->bytes, wanted.data, wanted.size);
-        taken = name_is_taken(persist, wanted);
+        taken = name_is_taken(answerer, wanted);
     }
     for (int attempt = 0; taken > 0 && attempt < VARIANTS_MAX; attempt++) {
         char suffix[USERNAME_SUFFIX_LENGTH];
         make_suffix(suffix);
         *ret = username_variant(wanted, suffix);
-        taken = name_is_taken(persist, username_slice(ret));
+        taken = name_is_taken(answerer, username_slice(ret));
     }
     return taken == 0 ? 0 : -EAGAIN;
 }
 
-static void request_ensure(struct persist *persist, uint32_t lane, const struct persist_head *head,
-                           struct slice user_id, struct slice wanted)
+static void request_ensure(struct answerer *answerer, uint32_t lane,
+                           const struct persist_head *head, struct slice user_id,
+                           struct slice wanted)
 {
     struct store_user user;
     struct username name;
     int status = -EINVAL;
 
     if (user_id.size >= 1 && username_is_text(user_id, USER_ID_BYTES_MAX)) {
-        status = persist->store->ops->user_by_id(persist->store, user_id, &user);
+        status = answerer->store->ops->user_by_id(answerer->store, user_id, &user);
     }
     if (status != -ENOENT) {
         status = status == 0 || status == -EINVAL ? status : -EAGAIN;
-        reply_user(persist, lane, head->token, status, &user);
+        reply_user(answerer, lane, head->token, status, &user);
         return;
     }
-    status = choose_name(persist, wanted, &name);
+    status = choose_name(answerer, wanted, &name);
     user = (struct store_user){.user_id = user_id, .username = username_slice(&name)};
-    status = status == 0 ? write_user(persist, &user) : status;
+    status = status == 0 ? write_user(answerer, &user) : status;
     if (status == 0) {
-        reply_written(persist, lane, head->token, &user);
+        reply_written(answerer, lane, head->token, &user);
     } else {
-        /* -EEXIST cannot be: nobody else writes between the question and here. */
-        reply_user(persist, lane, head->token, -EAGAIN, NULL);
+        /* -EEXIST too: another answerer took the id or the name since; asked again it shows. */
+        reply_user(answerer, lane, head->token, -EAGAIN, NULL);
     }
 }
 
-static void request_get(struct persist *persist, uint32_t lane, const struct persist_head *head,
+static void request_get(struct answerer *answerer, uint32_t lane, const struct persist_head *head,
                         struct slice user_id)
 {
     struct store_user user;
-    int status = persist->store->ops->user_by_id(persist->store, user_id, &user);
+    int status = answerer->store->ops->user_by_id(answerer->store, user_id, &user);
 
     status = status == 0 || status == -ENOENT ? status : -EAGAIN;
-    reply_user(persist, lane, head->token, status, &user);
+    reply_user(answerer, lane, head->token, status, &user);
 }
 
-void account_request(struct persist *persist, uint32_t lane, const struct persist_user *request,
+void account_request(struct answerer *answerer, uint32_t lane, const struct persist_user *request,
                      uint32_t size)
 {
     const char *tail = (const char *)(request + 1);
@@ -384,17 +379,17 @@ void account_request(struct persist *persist, uint32_t lane, const struct persis
     CHECK(size == sizeof(*request) + user_id.size + username.size + password.size + display.size);
     switch (request->head.op) {
     case PERSIST_REGISTER:
-        request_register(persist, lane, &request->head, &user, password);
+        request_register(answerer, lane, &request->head, &user, password);
         break;
     case PERSIST_LOGIN:
-        request_login(persist, lane, &request->head, username, password);
+        request_login(answerer, lane, &request->head, username, password);
         break;
     case PERSIST_USER_ENSURE:
-        request_ensure(persist, lane, &request->head, user_id, username);
+        request_ensure(answerer, lane, &request->head, user_id, username);
         break;
     default:
         CHECK(request->head.op == PERSIST_USER_GET);
-        request_get(persist, lane, &request->head, user_id);
+        request_get(answerer, lane, &request->head, user_id);
         break;
     }
 }

@@ -3,8 +3,6 @@
 
 #include "core/check.h"
 #include "persist/account.h"
-#include "persist/batch.h"
-#include "persist/lane.h"
 #include "persist/username.h"
 
 #include <errno.h>
@@ -18,24 +16,24 @@ enum {
     PAGE_BYTES = 64 * 1024, /* of members and keys: the shard takes them while we read on */
 };
 
-/* A reply that grows entry by entry in persist->page. */
+/* A reply that grows entry by entry in the answerer's page. */
 struct page {
-    struct persist *persist;
+    struct answerer *answerer;
     uint32_t lane;
     struct persist_head head;
     uint32_t size;
     uint32_t size_max;
 };
 
-static void page_begin(struct page *page, struct persist *persist, uint32_t lane,
+static void page_begin(struct page *page, struct answerer *answerer, uint32_t lane,
                        const struct persist_head *request, enum persist_op op)
 {
     *page = (struct page){
-        .persist = persist,
+        .answerer = answerer,
         .lane = lane,
         .head = {.op = (uint16_t)op, .token = request->token},
         .size = sizeof(struct persist_head),
-        .size_max = persist->lanes[lane].reply_max,
+        .size_max = answerer->ops->reply_max(answerer, lane),
     };
     if ((op == PERSIST_MEMBERS || op == PERSIST_KEYS) && page->size_max > PAGE_BYTES) {
         page->size_max = PAGE_BYTES;
@@ -48,7 +46,7 @@ static bool page_add(struct page *page, uint32_t size, uint8_t **ret)
     if (page->size_max - page->size < size) {
         return false;
     }
-    *ret = page->persist->page + page->size;
+    *ret = page->answerer->page + page->size;
     page->size += size;
     page->head.count++;
     return true;
@@ -57,13 +55,15 @@ static bool page_add(struct page *page, uint32_t size, uint8_t **ret)
 /* Sends it; the next one is empty. What is in it says nothing if status < 0, and is left out. */
 static void page_send(struct page *page, int status)
 {
+    struct answerer *answerer = page->answerer;
+
     if (status < 0) {
         page->head.count = 0;
         page->size = sizeof(struct persist_head);
     }
     page->head.status = (int16_t)status;
-    memcpy(page->persist->page, &page->head, sizeof(page->head));
-    lane_reply(page->persist, page->lane, page->persist->page, page->size);
+    memcpy(answerer->page, &page->head, sizeof(page->head));
+    answerer->ops->reply(answerer, page->lane, answerer->page, page->size);
     page->head.count = 0;
     page->size = sizeof(struct persist_head);
 }
@@ -129,7 +129,7 @@ static void put_room(uint8_t *at, struct persist_head head, const struct store_r
 }
 
 /* The reply about one room; room NULL or status < 0: nothing but the status. Returns its size. */
-static uint32_t make_room_reply(uint8_t reply[BATCH_REPLY_MAX], uint64_t token, int status,
+static uint32_t make_room_reply(uint8_t reply[ANSWER_REPLY_MAX], uint64_t token, int status,
                                 const struct store_room *room)
 {
     const struct persist_head head = {
@@ -137,7 +137,7 @@ static uint32_t make_room_reply(uint8_t reply[BATCH_REPLY_MAX], uint64_t token, 
     const struct store_room none = {0};
     const struct store_room *shown = status == 0 ? room : &none;
 
-    CHECK(room_size(shown) <= BATCH_REPLY_MAX);
+    CHECK(room_size(shown) <= ANSWER_REPLY_MAX);
     put_room(reply, head, shown);
     return room_size(shown);
 }
@@ -174,20 +174,20 @@ static int show_key(void *context, const struct store_key *key)
     return 0;
 }
 
-static int load_lists(struct persist *persist, uint32_t lane, const struct persist_head *head,
+static int load_lists(struct answerer *answerer, uint32_t lane, const struct persist_head *head,
                       struct slice room_id)
 {
-    const struct store_ops *ops = persist->store->ops;
+    const struct store_ops *ops = answerer->store->ops;
     struct page page;
 
-    page_begin(&page, persist, lane, head, PERSIST_MEMBERS);
-    int error = ops->members_read(persist->store, room_id, show_member, &page);
+    page_begin(&page, answerer, lane, head, PERSIST_MEMBERS);
+    int error = ops->members_read(answerer->store, room_id, show_member, &page);
     if (error == 0 && page.head.count > 0) {
         page_send(&page, 0);
     }
-    page_begin(&page, persist, lane, head, PERSIST_KEYS);
+    page_begin(&page, answerer, lane, head, PERSIST_KEYS);
     if (error == 0) {
-        error = ops->keys_read(persist->store, room_id, persist->keys_max, show_key, &page);
+        error = ops->keys_read(answerer->store, room_id, answerer->keys_max, show_key, &page);
     }
     if (error == 0 && page.head.count > 0) {
         page_send(&page, 0);
@@ -195,21 +195,21 @@ static int load_lists(struct persist *persist, uint32_t lane, const struct persi
     return error;
 }
 
-static void room_load(struct persist *persist, uint32_t lane, const struct persist_head *head,
+static void room_load(struct answerer *answerer, uint32_t lane, const struct persist_head *head,
                       struct slice room_id)
 {
-    uint8_t reply[BATCH_REPLY_MAX];
+    uint8_t reply[ANSWER_REPLY_MAX];
     struct store_room room = {0};
     int status = -EAGAIN;
 
-    batch_settle(persist);
-    if (batch_is_readable(persist)) {
-        status = load_lists(persist, lane, head, room_id);
+    answerer->ops->settle(answerer);
+    if (answerer->ops->is_readable(answerer)) {
+        status = load_lists(answerer, lane, head, room_id);
         status =
-            status == 0 ? persist->store->ops->room_read(persist->store, room_id, &room) : status;
+            status == 0 ? answerer->store->ops->room_read(answerer->store, room_id, &room) : status;
     }
     const uint32_t size = make_room_reply(reply, head->token, status, &room);
-    lane_reply(persist, lane, reply, size);
+    answerer->ops->reply(answerer, lane, reply, size);
 }
 
 static bool room_id_is_valid(struct slice room_id)
@@ -236,8 +236,8 @@ void answer_room_name(char name[12])
     }
 }
 
-/* Writes the room into the open transaction: 0, -EEXIST, -EINVAL or -EAGAIN. */
-static int create(struct persist *persist, struct store_room *room, struct slice user_id,
+/* Writes the room: 0, -EEXIST, -EINVAL or -EAGAIN. */
+static int create(struct answerer *answerer, struct store_room *room, struct slice user_id,
                   struct slice username)
 {
     if (!room_id_is_valid(room->room_id) || !username_is_text(room->name, ROOM_NAME_BYTES_MAX) ||
@@ -245,7 +245,7 @@ static int create(struct persist *persist, struct store_room *room, struct slice
         !username_is_text(username, USERNAME_BYTES_MAX)) {
         return -EINVAL;
     }
-    if (batch_write(persist) < 0) {
+    if (answerer->ops->write(answerer) < 0) {
         return -EAGAIN;
     }
     if (room->epoch == 0) {
@@ -253,19 +253,19 @@ static int create(struct persist *persist, struct store_room *room, struct slice
         room->epoch |= 1; /* never 0 */
     }
     room->created_ms = room->created_ms > 0 ? room->created_ms : os_wall_ms();
-    const int error = persist->store->ops->room_create(persist->store, room, user_id, username);
+    const int error = answerer->store->ops->room_create(answerer->store, room, user_id, username);
     if (error < 0 && error != -EEXIST) {
-        batch_refuse(persist, error);
+        answerer->ops->refuse(answerer, error);
         return -EAGAIN;
     }
     return error;
 }
 
-static void room_create(struct persist *persist, uint32_t lane, const struct persist_room *request,
-                        uint32_t size)
+static void room_create(struct answerer *answerer, uint32_t lane,
+                        const struct persist_room *request, uint32_t size)
 {
     const char *tail = (const char *)(request + 1);
-    uint8_t reply[BATCH_REPLY_MAX];
+    uint8_t reply[ANSWER_REPLY_MAX];
     char given[ROOM_NAME_GIVEN];
 
     CHECK(size == sizeof(*request) + request->room_bytes + request->name_bytes +
@@ -286,12 +286,12 @@ static void room_create(struct persist *persist, uint32_t lane, const struct per
         answer_room_name(given);
         room.room_id = (struct slice){given, sizeof(given)};
     }
-    const int status = create(persist, &room, user_id, username);
+    const int status = create(answerer, &room, user_id, username);
     const uint32_t reply_size = make_room_reply(reply, request->head.token, status, &room);
     if (status == 0) {
-        batch_written(persist, lane, reply, reply_size);
+        answerer->ops->written(answerer, lane, reply, reply_size);
     } else {
-        batch_reply(persist, lane, reply, reply_size);
+        answerer->ops->reply_behind(answerer, lane, reply, reply_size);
     }
 }
 
@@ -309,7 +309,7 @@ static int show_room(void *context, const struct store_room *room)
     return 0;
 }
 
-static void room_list(struct persist *persist, uint32_t lane, const struct persist_list *request,
+static void room_list(struct answerer *answerer, uint32_t lane, const struct persist_list *request,
                       uint32_t size)
 {
     const char *tail = (const char *)(request + 1);
@@ -319,11 +319,11 @@ static void room_list(struct persist *persist, uint32_t lane, const struct persi
     CHECK(size == sizeof(*request) + request->query_bytes + request->cursor_bytes);
     const struct slice query = take(&tail, request->query_bytes);
     const struct slice cursor = take(&tail, request->cursor_bytes);
-    page_begin(&page, persist, lane, &request->head, PERSIST_ROOMS);
-    batch_settle(persist);
-    if (batch_is_readable(persist)) {
-        status = persist->store->ops->rooms_read(persist->store, query, cursor, request->limit,
-                                                 show_room, &page);
+    page_begin(&page, answerer, lane, &request->head, PERSIST_ROOMS);
+    answerer->ops->settle(answerer);
+    if (answerer->ops->is_readable(answerer)) {
+        status = answerer->store->ops->rooms_read(answerer->store, query, cursor, request->limit,
+                                                  show_room, &page);
     }
     page_send(&page, status);
 }
@@ -333,12 +333,13 @@ static void room_list(struct persist *persist, uint32_t lane, const struct persi
 static int show_entry(void *context, uint64_t seq, struct slice body)
 {
     struct page *page = context;
+    struct answerer *answerer = page->answerer;
     const struct persist_entry entry = {.seq = seq, .body_bytes = body.size};
     const uint32_t size = (uint32_t)sizeof(entry) + aligned(body.size);
 
     if (page->head.count == 0 && page->size_max - page->size < size) {
         /* Larger than the page that was asked for: it is the one entry that there must be. */
-        if (page->persist->lanes[page->lane].reply_max - page->size < size) {
+        if (answerer->ops->reply_max(answerer, page->lane) - page->size < size) {
             return -EMSGSIZE;
         }
         page->size_max = page->size + size;
@@ -353,7 +354,7 @@ static int show_entry(void *context, uint64_t seq, struct slice body)
     return 0;
 }
 
-static void history(struct persist *persist, uint32_t lane, const struct persist_page *request,
+static void history(struct answerer *answerer, uint32_t lane, const struct persist_page *request,
                     uint32_t size)
 {
     const char *tail = (const char *)(request + 1);
@@ -368,46 +369,86 @@ static void history(struct persist *persist, uint32_t lane, const struct persist
         .limit = request->limit,
         .descending = request->descending != 0,
     };
-    page_begin(&page, persist, lane, &request->head, PERSIST_HISTORY_PAGE);
+    page_begin(&page, answerer, lane, &request->head, PERSIST_HISTORY_PAGE);
     if (request->bytes_max < page.size_max) {
         page.size_max = request->bytes_max > page.size ? request->bytes_max : page.size;
     }
-    if (batch_is_readable(persist)) {
-        status = persist->store->ops->history_read(persist->store, &range, show_entry, &page);
+    if (answerer->ops->is_readable(answerer)) {
+        status = answerer->store->ops->history_read(answerer->store, &range, show_entry, &page);
     }
     page_send(&page, status);
 }
 
-void answer_request(struct persist *persist, uint32_t lane, const void *request, uint32_t size)
+void answer_request(struct answerer *answerer, uint32_t lane, const void *request, uint32_t size)
 {
     const struct persist_head *head = request;
 
     CHECK(size >= sizeof(*head));
     switch (head->op) {
     case PERSIST_ROOM_LOAD:
-        room_load(persist, lane, head,
+        room_load(answerer, lane, head,
                   (struct slice){(const char *)(head + 1), size - (uint32_t)sizeof(*head)});
         break;
     case PERSIST_ROOM_CREATE:
         CHECK(size >= sizeof(struct persist_room));
-        room_create(persist, lane, request, size);
+        room_create(answerer, lane, request, size);
         break;
     case PERSIST_ROOM_LIST:
         CHECK(size >= sizeof(struct persist_list));
-        room_list(persist, lane, request, size);
+        room_list(answerer, lane, request, size);
         break;
     case PERSIST_HISTORY:
         CHECK(size >= sizeof(struct persist_page));
-        history(persist, lane, request, size);
+        history(answerer, lane, request, size);
         break;
     case PERSIST_REGISTER:
     case PERSIST_LOGIN:
     case PERSIST_USER_ENSURE:
     case PERSIST_USER_GET:
         CHECK(size >= sizeof(struct persist_user));
-        account_request(persist, lane, request, size);
+        account_request(answerer, lane, request, size);
         break;
     default:
         CHECK(head->op == PERSIST_HISTORY); /* no other op is a request */
     }
+}
+
+/* --- refusals --- */
+
+/* The op of the final reply; its struct is all there is of it. */
+static enum persist_op final_op(uint16_t op, uint32_t *ret_size)
+{
+    switch (op) {
+    case PERSIST_ROOM_LOAD:
+    case PERSIST_ROOM_CREATE:
+    case PERSIST_ROOM:
+        *ret_size = sizeof(struct persist_room);
+        return PERSIST_ROOM;
+    case PERSIST_ROOM_LIST:
+        *ret_size = sizeof(struct persist_head);
+        return PERSIST_ROOMS;
+    case PERSIST_HISTORY:
+        *ret_size = sizeof(struct persist_head);
+        return PERSIST_HISTORY_PAGE;
+    default:
+        CHECK((op >= PERSIST_REGISTER && op <= PERSIST_USER_GET) || op == PERSIST_USER); /* P4 */
+        *ret_size = sizeof(struct persist_user);
+        return PERSIST_USER;
+    }
+}
+
+uint32_t answer_refusal(const void *request, int status, void *reply)
+{
+    const struct persist_head *asked = request;
+    uint32_t size;
+
+    CHECK(status < 0);
+    const struct persist_head head = {
+        .op = (uint16_t)final_op(asked->op, &size),
+        .status = (int16_t)status,
+        .token = asked->token,
+    };
+    memset(reply, 0, size);
+    memcpy(reply, &head, sizeof(head));
+    return size;
 }

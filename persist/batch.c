@@ -58,24 +58,18 @@ static void hold(struct batch *batch, uint32_t lane, const void *reply, uint32_t
 
 static bool can_hold(const struct batch *batch)
 {
-    return BATCH_HELD_BYTES - batch->held_used >= sizeof(struct batch_held) + BATCH_REPLY_MAX;
+    return BATCH_HELD_BYTES - batch->held_used >= sizeof(struct batch_held) + ANSWER_REPLY_MAX;
 }
 
 /* What is left of a held reply when its commit failed: that it did. */
 static void reply_refused(struct persist *persist, uint32_t lane, const uint8_t *reply)
 {
-    struct persist_head head;
-    union {
-        struct persist_user user;
-        struct persist_room room;
-    } refused = {0};
+    struct persist_head head; /* the bytes held are not aligned */
+    uint8_t refusal[ANSWER_REPLY_MAX];
 
     memcpy(&head, reply, sizeof(head));
-    head.status = -EAGAIN;
-    head.count = 0;
-    memcpy(&refused, &head, sizeof(head));
-    lane_reply(persist, lane, &refused,
-               head.op == PERSIST_USER ? sizeof(refused.user) : sizeof(refused.room));
+    const uint32_t size = answer_refusal(&head, -EAGAIN, refusal);
+    lane_reply(persist, lane, refusal, size);
 }
 
 static void release_held(struct persist *persist, bool committed)
@@ -101,7 +95,7 @@ void batch_reply(struct persist *persist, uint32_t lane, const void *reply, uint
 {
     struct batch *batch = &persist->batch;
 
-    CHECK(size <= BATCH_REPLY_MAX);
+    CHECK(size <= ANSWER_REPLY_MAX);
     if (batch->held_count > 0 && !can_hold(batch)) {
         batch_commit(persist);
     }
@@ -294,7 +288,7 @@ int batch_write(struct persist *persist)
 void batch_written(struct persist *persist, uint32_t lane, const void *reply, uint32_t size)
 {
     CHECK(persist->batch.open && can_hold(&persist->batch)); /* batch_write saw to it */
-    CHECK(size <= BATCH_REPLY_MAX);
+    CHECK(size <= ANSWER_REPLY_MAX);
     hold(&persist->batch, lane, reply, size);
 }
 

@@ -9,7 +9,8 @@
  *                                   v |
  *                                refusing: rolled back, records kept, held replies answered -EAGAIN
  *
- * Walk:       from persist.c (batch_add, batch_commit), answer.c and account.c; to the store.
+ * Walk:       from embedded.c: records and commits, and what answer.c and account.c ask of their
+ *             answerer; to the store.
  * Threads:    the persistence thread.
  * Ownership:  records are copied here, so that a lane's ring goes on while the store refuses.
  *
@@ -52,7 +53,7 @@ NODISCARD int batch_write(struct persist *persist);
 void batch_refuse(struct persist *persist, int error);
 
 /* The reply to what was written after batch_write: held until the commit (B3). size: at most
- * BATCH_REPLY_MAX; opens with struct persist_user or struct persist_room. */
+ * ANSWER_REPLY_MAX; opens with struct persist_user or struct persist_room. */
 void batch_written(struct persist *persist, uint32_t lane, const void *reply, uint32_t size);
 
 /* Any other reply about an account or room: sent, or held behind those that are (B3). */
@@ -67,5 +68,3 @@ void batch_commit(struct persist *persist);
 /* Reserves the batch's memory in the plan, for that number of lanes. */
 void batch_init(struct batch *batch, struct mem_plan *plan, uint32_t lanes, uint32_t ring_bytes,
                 uint32_t records);
-
-enum { BATCH_REPLY_MAX = 4096 };

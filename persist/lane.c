@@ -17,12 +17,6 @@ static bool publish(struct persist *persist, struct persist_lane *door)
     return true;
 }
 
-static bool is_stopping(const struct persist *persist)
-{
-    /* Acquire pairs with the release in persist_close. */
-    return atomic_load_explicit(&persist->stopping, memory_order_acquire);
-}
-
 void lane_reply(struct persist *persist, uint32_t index, const void *reply, uint32_t size)
 {
     struct lane *lane = &persist->lanes[index];
@@ -30,7 +24,7 @@ void lane_reply(struct persist *persist, uint32_t index, const void *reply, uint
 
     CHECK(size <= lane->reply_max);
     void *space = spsc_reserve(&lane->door->replies, size);
-    while (space == NULL && !is_stopping(persist)) { /* A1 */
+    while (space == NULL && !thread_is_stopping(persist)) { /* A1 */
         (void)publish(persist, lane->door);
         (void)!os_turn(persist->ring, LANE_WAIT_NS, events, EVENTS_MAX);
         space = spsc_reserve(&lane->door->replies, size);

@@ -1,7 +1,7 @@
 /*
  * lane.h - replies and watermarks from the persistence thread to the shards.
  *
- * Walk:       from batch.c, answer.c and account.c; by the reply ring to shard/loop.c, which gives
+ * Walk:       from the engines, and batch.c; by the reply ring to shard/loop.c, which gives
  *             replies to shard/call.c and shard/room.c, watermarks to shard/handover.c.
  * Threads:    the persistence thread.
  *

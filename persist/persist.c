@@ -1,198 +1,133 @@
 /*
- * persist.c - see persist.h for the invariants P1 to P4: opening, the replay, the thread and its
- * turns.
+ * persist.c - see persist.h for the invariants P1 to P4: the door. It chooses the engine, and has
+ * the thread, its lanes and its turns; what becomes of records and requests is the engine's
+ * (struct persist_engine in thread.h).
  *
  * One turn of the persistence thread. Each step feeds those below it; every step has a maximum.
- *  1 passwords   sign-ups whose hash is ready become part of this transaction
- *  2 lanes       requests of each shard in their order, some of each in turn, until the lanes are
- *                empty or the batch is full: records into the transaction, reads answered at once
- *  3 commit      one sync for all of it
- *  4 replies     watermarks, held replies, bells
- *  5 tend        a checkpoint if the store's log has grown
- *  6 wait        until a bell, or the time to try a refused commit again
+ *  1 lanes       requests of each lane in their order, some of each in turn, until the lanes are
+ *                empty or the engine is full; in embedded.c: records into the transaction, reads
+ *                answered at once
+ *  2 engine      what it has to do beside the lanes; in embedded.c: passwords (sign-ups whose hash
+ *                is ready become part of this transaction), then commit (one sync for all of it)
+ *  3 replies     watermarks, bells
+ *  4 tend        the engine's housekeeping; in embedded.c: a checkpoint of a log that has grown
+ *  5 wait        until a bell, or the time that the engine names
  */
 #include "persist/persist.h"
 
 #include "core/check.h"
 #include "core/log.h"
-#include "persist/account.h"
-#include "persist/answer.h"
-#include "persist/batch.h"
+#include "persist/embedded.h"
 #include "persist/lane.h"
+#include "persist/thread.h"
 
 #include <errno.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <time.h>
 
 enum {
     RING_ENTRIES = 64,
     EVENTS_MAX = 16,
-    REPLAY_BYTES = 64 * 1024 * 1024, /* of records in a transaction of the replay */
-    LANE_SHARE = 64,                 /* requests of one lane before the next one has its turn */
-    ROUNDS_MAX = 256,                /* of all lanes in one turn */
-    IDLE_WAIT_NS = 1000000000,
-    BOOT_ID_BYTES = 36,
+    LANE_SHARE = 64,   /* requests of one lane before the next one has its turn */
+    ROUNDS_MAX = 256,  /* of all lanes in one turn */
+    MODE_EMBEDDED = 0, /* of persist.mode, in the order of its names */
 };
-
-/* The one tag of the thread's ring: something is to be looked at. */
-static uint64_t wake_tag(void)
-{
-    return os_tag(1, 0, 0);
-}
 
 /* --- opening and replay --- */
 
-/* This boot's id, as the kernel tells it. Where it does not, a random one: then a crash counts as
- * one of the machine, which is the careful side. */
-static struct slice boot_id(char bytes[BOOT_ID_BYTES])
+static const struct persist_engine *choose_engine(const struct config *config)
 {
-    const int file = os_file_open("/proc/sys/kernel/random/boot_id", 0);
-    int64_t size = -1;
-
-    if (file >= 0) {
-        size = os_file_read(file, bytes, BOOT_ID_BYTES, 0);
-        os_file_close(file);
-    }
-    if (size != BOOT_ID_BYTES) {
-        static const char digits[] = "0123456789abcdef";
-        uint8_t random[BOOT_ID_BYTES];
-        os_random(random, sizeof(random));
-        for (int i = 0; i < BOOT_ID_BYTES; i++) {
-            bytes[i] = digits[random[i] % 16];
-        }
-    }
-    return (struct slice){bytes, BOOT_ID_BYTES};
+    return config->persist_mode == MODE_EMBEDDED ? &embedded_engine : &pipeline_engine;
 }
 
 static void take_config(struct persist *persist, const struct config *config)
 {
+    persist->engine = choose_engine(config);
+    persist->config = config;
     persist->ring_bytes = (uint32_t)config->persist_ring_bytes;
     persist->batch_records = (uint32_t)config->persist_batch_records;
-    persist->batch.interval_ns = config->persist_commit_interval * 1000000;
     persist->keys_max = (uint32_t)config->limits_idempotency_keys;
     persist->password_workers = (uint32_t)config->password_workers;
     persist->password_queue = (uint32_t)config->password_queue;
     atomic_init(&persist->well, true);
+    atomic_init(&persist->fenced, false);
+    atomic_init(&persist->state, PERSIST_STARTING);
+    (void)pthread_mutex_init(&persist->why_lock, NULL);
     atomic_init(&persist->stopping, false);
 }
 
-static struct store_options store_options(const struct config *config, struct mem_plan *plan)
+/* Opens the engine's stores and seals their plan. */
+static int open_engine(struct persist *persist, char *ret_why, size_t why_size)
 {
-    return (struct store_options){.directory = config->server_data,
-                                  .cache_bytes = config->persist_cache_bytes,
-                                  .keys_max = (uint32_t)config->limits_idempotency_keys,
-                                  .plan = plan};
-}
-
-static int open_store(const struct config *config, struct mem_plan *plan, struct store **ret,
-                      char *ret_why, size_t why_size)
-{
-    const struct store_options options = store_options(config, plan);
-    int error = os_directory_make(config->server_data);
-
-    if (error < 0 && error != -EEXIST) {
-        (void)snprintf(ret_why, why_size,
-                       "%s: %s; name a directory that can be made in server.data",
-                       config->server_data, os_error(error));
-        return error;
-    }
-    error = store_sqlite_open(&options, ret, ret_why, why_size);
+    int error = persist->engine->open(persist, ret_why, why_size);
     if (error < 0) {
         return error;
     }
-    error = mem_seal(plan);
+    error = mem_seal(&persist->plan);
     if (error < 0) {
         (void)snprintf(ret_why, why_size, "no memory for the store's tables");
-        (*ret)->ops->close(*ret);
+        persist->engine->close(persist);
     }
     return error;
 }
 
+static void free_plans(struct persist *persist)
+{
+    struct mem_plan own = persist->own_plan; /* it lies in what it gives back */
+
+    mem_end(&persist->plan);
+    mem_end(&own);
+}
+
 int persist_open(const struct config *config, struct persist **ret, char *ret_why, size_t why_size)
 {
-    struct mem_plan plan;
-    struct store *store = NULL;
+    struct mem_plan own;
 
-    mem_init(&plan, "persistence", MEM_MAP);
-    struct persist *persist = mem_reserve(&plan, "persistence", sizeof(*persist), 1);
-    const int error = open_store(config, &plan, &store, ret_why, why_size);
+    mem_init(&own, "persistence", MEM_MAP);
+    struct persist *persist = mem_reserve(&own, "persistence", sizeof(*persist), 1);
+    int error = mem_seal(&own);
     if (error < 0) {
-        mem_end(&plan);
+        (void)snprintf(ret_why, why_size, "no memory for persistence");
+        mem_end(&own);
         return error;
     }
+    persist->own_plan = own;
+    mem_init(&persist->plan, "stores", MEM_MAP);
     take_config(persist, config);
-    persist->store = store;
-    persist->plan = plan;
+    error = open_engine(persist, ret_why, why_size);
+    if (error < 0) {
+        free_plans(persist);
+        return error;
+    }
     *ret = persist;
     return 0;
 }
 
-static int replay_commit(struct persist *persist)
+bool persist_replays_later(const struct persist *persist)
 {
-    const struct store_ops *ops = persist->store->ops;
-
-    if (persist->replayed == 0) {
-        return 0;
-    }
-    const int error = ops->commit(persist->store);
-    if (error < 0) {
-        ops->rollback(persist->store);
-        return error;
-    }
-    persist->replayed = 0;
-    ops->tend(persist->store, false);
-    return 0;
-}
-
-/* Opens the transaction that the next record goes into. */
-static int replay_begin(struct persist *persist)
-{
-    const struct store_ops *ops = persist->store->ops;
-    int error = 0;
-
-    if (!persist->replaying) {
-        error = ops->replay_begin(persist->store);
-        persist->replaying = error == 0;
-    }
-    return error == 0 && persist->replayed == 0 ? ops->begin(persist->store) : error;
+    return persist->engine->replay == NULL;
 }
 
 int persist_replay(struct persist *persist, const void *record, uint32_t size, bool salvage)
 {
-    struct record decoded;
-    int error = record_decode(record, size, &decoded);
-
     CHECK(!persist->run_begun);
-    if (error < 0) {
-        return salvage ? 0 : error;
-    }
-    error = replay_begin(persist);
-    if (error < 0) {
-        return error;
-    }
-    persist->replayed += size;
-    const int result = persist->store->ops->append(persist->store, &decoded, salvage);
-    if (result < 0 || result == STORE_HOLE) {
-        return result < 0 ? result : -EBADMSG;
-    }
-    return persist->replayed >= REPLAY_BYTES ? replay_commit(persist) : 0;
+    CHECK(!persist_replays_later(persist));
+    return persist->engine->replay(persist, record, size, salvage);
 }
 
 int persist_replay_end(struct persist *persist)
 {
-    char id[BOOT_ID_BYTES];
-    int error = replay_commit(persist);
+    const struct persist_engine *engine = persist->engine;
+    const int error = engine->replay_end != NULL ? engine->replay_end(persist) : 0;
 
-    error = error == 0 ? persist->store->ops->run_begin(persist->store, boot_id(id)) : error;
     persist->run_begun = error == 0;
     return error;
 }
 
 /* --- the thread --- */
 
-/* Takes the lane's next request. False: there is none, or it must wait for the batch. */
+/* Takes the lane's next request. False: there is none, or it must wait for the engine. */
 static bool take_one(struct persist *persist, uint32_t index)
 {
     struct spsc *requests = &persist->lanes[index].door->requests;
@@ -204,14 +139,12 @@ static bool take_one(struct persist *persist, uint32_t index)
     }
     CHECK(size >= sizeof(request->head));
     if (request->head.op != PERSIST_RECORD) {
-        answer_request(persist, index, request, size);
+        persist->engine->request(persist, index, request, size);
     } else {
         CHECK(size >= sizeof(*request) && size == sizeof(*request) + request->record_bytes);
-        if (!batch_takes(persist, index, request->record_bytes)) {
+        if (!persist->engine->take(persist, index, request)) {
             return false;
         }
-        persist->batch.hurry |= request->head.count > 0;
-        batch_add(persist, index, request->position, request + 1, request->record_bytes);
     }
     spsc_next(requests);
     return true;
@@ -221,7 +154,7 @@ static uint32_t take_share(struct persist *persist, uint32_t index)
 {
     uint32_t taken = 0;
 
-    while (taken < LANE_SHARE && !batch_is_full(persist) && take_one(persist, index)) {
+    while (taken < LANE_SHARE && !persist->engine->is_full(persist) && take_one(persist, index)) {
         taken++;
     }
     if (taken > 0) {
@@ -230,12 +163,12 @@ static uint32_t take_share(struct persist *persist, uint32_t index)
     return taken;
 }
 
-/* Steps 2 of the turn. True: something was taken. */
+/* Step 1 of the turn. True: something was taken. */
 static bool take_all(struct persist *persist)
 {
     bool any = false;
 
-    for (uint32_t round = 0; round < ROUNDS_MAX && !batch_is_full(persist); round++) {
+    for (uint32_t round = 0; round < ROUNDS_MAX && !persist->engine->is_full(persist); round++) {
         uint32_t taken = 0;
         for (uint32_t i = 0; i < persist->lane_count; i++) {
             taken += take_share(persist, i);
@@ -248,48 +181,29 @@ static bool take_all(struct persist *persist)
     return any;
 }
 
-static bool is_stopping(const struct persist *persist)
-{
-    /* Acquire pairs with the release in persist_close: what main did before it is seen. */
-    return atomic_load_explicit(&persist->stopping, memory_order_acquire);
-}
-
-/* Steps 1 to 5. True: something was done, so there may be more. */
+/* Steps 1 to 4. True: something was done, so there may be more. */
 static bool turn(struct persist *persist)
 {
-    bool any = account_continue(persist);
+    const struct persist_engine *engine = persist->engine;
+    bool any = take_all(persist);
 
-    any = take_all(persist) || any;
-    if (batch_is_due(persist) || is_stopping(persist)) {
-        batch_commit(persist);
-    }
+    any = engine->turn(persist) || any;
     persist->watermark_due = lane_tell(persist);
     lane_flush(persist);
-    persist->store->ops->tend(persist->store, !any);
+    if (engine->tend != NULL) {
+        engine->tend(persist, !any);
+    }
     return any;
 }
 
-/* Step 6. The bell ends it; so does the time at which something is to be tried again. */
+/* Step 5. The bell ends it; so does the time at which something is to be tried again. */
 static void wait_for_bell(struct persist *persist)
 {
-    const struct batch *batch = &persist->batch;
     struct os_event events[EVENTS_MAX];
-    int64_t wait_ns = IDLE_WAIT_NS;
-
-    if (batch->open) {
-        const uint64_t age_ns = os_now_ns() - batch->begun_ns;
-        wait_ns = batch->interval_ns > age_ns + LANE_WAIT_NS
-                      ? (int64_t)(batch->interval_ns - age_ns)
-                      : LANE_WAIT_NS;
-    }
-    if (batch->refusing) {
-        const int64_t due_ns = (int64_t)(batch->retry_at_ns - os_now_ns());
-        wait_ns = due_ns > LANE_WAIT_NS ? due_ns : LANE_WAIT_NS;
-    }
-    if (persist->watermark_due) {
-        wait_ns = LANE_WAIT_NS;
-    }
+    const int64_t wait_ns =
+        persist->watermark_due ? LANE_WAIT_NS : persist->engine->wait_ns(persist);
     const int events_or_error = os_turn(persist->ring, wait_ns, events, EVENTS_MAX);
+
     if (events_or_error < 0) {
         log_error("the persistence thread's ring fails, it goes on by polling error=\"%s\"",
                   os_error(events_or_error));
@@ -297,14 +211,17 @@ static void wait_for_bell(struct persist *persist)
     }
 }
 
-/* What is left in the lanes, and one more attempt at what was refused. No shard runs any more, so
- * the lanes only become emptier. */
+/* What is left in the lanes, and then in the engine. No shard runs any more, so the lanes only
+ * become emptier. */
 static void drain(struct persist *persist)
 {
     while (turn(persist)) {
     }
-    persist->batch.retry_at_ns = 0;
-    (void)turn(persist);
+    bool again = true;
+    while (again) {
+        again = persist->engine->drain(persist);
+        (void)turn(persist);
+    }
 }
 
 static void *thread_main(void *argument)
@@ -317,13 +234,13 @@ static void *thread_main(void *argument)
     if (persist->enable_error < 0) {
         return NULL;
     }
-    while (!is_stopping(persist)) {
+    while (!thread_is_stopping(persist)) {
         if (turn(persist)) {
             continue;
         }
         doorbell_prepare_sleep(&persist->bell);
         /* The look at every lane after saying that we sleep (doorbell.h, S2) is one more turn. */
-        if (!turn(persist) && !is_stopping(persist)) {
+        if (!turn(persist) && !thread_is_stopping(persist)) {
             wait_for_bell(persist);
         }
         doorbell_cancel_sleep(&persist->bell);
@@ -340,7 +257,7 @@ static uint32_t largest_reply(struct persist_lane *const *lanes, uint32_t count)
 
     for (uint32_t i = 0; i < count; i++) {
         const uint32_t reply_max = lanes[i]->replies.capacity / 4;
-        CHECK(reply_max >= BATCH_REPLY_MAX); /* core/config.def bounds the ring far above it */
+        CHECK(reply_max >= ANSWER_REPLY_MAX); /* core/config.def bounds the ring far above it */
         largest = reply_max > largest ? reply_max : largest;
     }
     return largest;
@@ -359,54 +276,46 @@ static void reserve(struct persist *persist, struct mem_plan *plan)
 {
     persist->lanes = mem_reserve(plan, "lanes", sizeof(*persist->lanes), persist->lane_count);
     persist->page = mem_reserve(plan, "reply page", persist->page_bytes, 1);
-    batch_init(&persist->batch, plan, persist->lane_count, persist->ring_bytes,
-               persist->batch_records);
-    account_reserve(persist, plan);
+    persist->engine->reserve(persist, plan);
 }
 
 void persist_plan(const struct config *config, uint32_t count, struct mem_plan *plan)
 {
-    const struct store_options options = store_options(config, plan);
     struct persist persist = {.lane_count = count};
 
     CHECK(plan->mode == MEM_COUNT); /* nothing of it is kept */
     take_config(&persist, config);
     persist.page_bytes = persist.ring_bytes / 4;
-    store_sqlite_plan(&options);
     reserve(&persist, plan);
 }
 
-/* Rings and password pool; their memory is in the plan, which is sealed here. */
-static int prepare(struct persist *persist, struct persist_lane *const *lanes, char *ret_why,
-                   size_t why_size)
+static int open_rings(struct persist *persist, char *ret_why, size_t why_size)
 {
     const struct os_ring_options own = {.entries = RING_ENTRIES};
     const struct os_ring_options bell = {.entries = 4};
-    struct mem_plan *plan = &persist->thread_plan;
-    int error = os_ring_create(&own, &persist->ring, ret_why, why_size);
+    const int error = os_ring_create(&own, &persist->ring, ret_why, why_size);
 
-    if (error < 0 || (error = os_ring_create(&bell, &persist->stop_ring, ret_why, why_size)) < 0) {
-        return error;
-    }
-    const struct password_options passwords = {
-        .workers = persist->password_workers,
-        .queue = persist->password_queue,
-        .ring = persist->ring,
-        .bell = &persist->bell,
-        .tag = wake_tag(),
-    };
-    error = password_open(&passwords, plan, &persist->passwords, ret_why, why_size);
-    if (error < 0) {
-        return error;
-    }
-    persist->page_bytes = largest_reply(lanes, persist->lane_count);
-    reserve(persist, plan);
-    return mem_seal(plan);
+    return error < 0 ? error : os_ring_create(&bell, &persist->stop_ring, ret_why, why_size);
 }
 
-static int start_threads(struct persist *persist)
+/* Gives back what the thread worked with; it ended, or never ran. */
+static void release(struct persist *persist)
 {
-    int error = -pthread_create(&persist->thread, NULL, thread_main, persist);
+    if (persist->stop_ring != NULL) {
+        os_ring_destroy(persist->stop_ring);
+    }
+    if (persist->ring != NULL) {
+        os_ring_destroy(persist->ring);
+    }
+    persist->stop_ring = NULL;
+    persist->ring = NULL;
+    (void)sem_destroy(&persist->enabled);
+    mem_end(&persist->thread_plan);
+}
+
+static int start_thread(struct persist *persist)
+{
+    const int error = -pthread_create(&persist->thread, NULL, thread_main, persist);
     if (error < 0) {
         return error;
     }
@@ -414,46 +323,48 @@ static int start_threads(struct persist *persist)
     /* A bell may ring only once the thread owns its ring. */
     while (sem_wait(&persist->enabled) < 0 && errno == EINTR) {
     }
-    error = persist->enable_error;
-    return error == 0 ? password_start(persist->passwords) : error;
+    return persist->enable_error;
 }
 
-/* Ends the threads, if they run, and gives back what prepare made. */
+/* Ends the thread, if it runs, then what the engine started, and gives back all of it. */
 static void stop(struct persist *persist)
 {
     struct os_event events[EVENTS_MAX];
 
-    /* Release pairs with the acquire in is_stopping. */
+    /* Release pairs with the acquire in thread_is_stopping. */
     atomic_store_explicit(&persist->stopping, true, memory_order_release);
     if (persist->started) {
         /* If this bell fails, the thread sees the flag when its wait is over (IDLE_WAIT_NS). */
         if (doorbell_should_ring(&persist->bell) && os_ring_enable(persist->stop_ring) == 0) {
-            os_doorbell(persist->stop_ring, persist->ring, wake_tag());
+            os_doorbell(persist->stop_ring, persist->ring, thread_wake_tag());
             (void)!os_turn(persist->stop_ring, 0, events, EVENTS_MAX);
         }
         (void)pthread_join(persist->thread, NULL);
         persist->started = false;
     }
-    if (persist->passwords != NULL) {
-        password_close(persist->passwords);
+    persist->engine->stop(persist);
+    release(persist);
+}
+
+/* Everything behind the rings. */
+static int start(struct persist *persist, struct persist_lane *const *lanes)
+{
+    persist->page_bytes = largest_reply(lanes, persist->lane_count);
+    reserve(persist, &persist->thread_plan);
+    int error = mem_seal(&persist->thread_plan);
+    if (error < 0) {
+        log_error("the persistence thread cannot start reason=\"no memory for its batch\"");
+        return error;
     }
-    if (persist->stop_ring != NULL) {
-        os_ring_destroy(persist->stop_ring);
-    }
-    if (persist->ring != NULL) {
-        os_ring_destroy(persist->ring);
-    }
-    persist->passwords = NULL;
-    persist->stop_ring = NULL;
-    persist->ring = NULL;
-    (void)sem_destroy(&persist->enabled);
-    mem_end(&persist->thread_plan);
+    init_lanes(persist, lanes);
+    error = persist->engine->start(persist);
+    return error < 0 ? error : start_thread(persist);
 }
 
 int persist_start(struct persist *persist, struct persist_lane *const *lanes, uint32_t count,
                   struct metrics *metrics)
 {
-    char why[256] = "no memory for its batch";
+    char why[256] = "";
 
     CHECK(count >= 1 && !persist->started);
     int error = persist->run_begun ? 0 : persist_replay_end(persist);
@@ -465,15 +376,13 @@ int persist_start(struct persist *persist, struct persist_lane *const *lanes, ui
     (void)sem_init(&persist->enabled, 0, 0);
     persist->metrics = metrics;
     persist->lane_count = count;
-    error = prepare(persist, lanes, why, sizeof(why));
+    error = open_rings(persist, why, sizeof(why));
     if (error < 0) {
         log_error("the persistence thread cannot start reason=\"%s\"", why);
-        stop(persist);
+        release(persist);
         return error;
     }
-    init_lanes(persist, lanes);
-    account_init(persist);
-    error = start_threads(persist);
+    error = start(persist, lanes);
     if (error < 0) {
         stop(persist);
     }
@@ -483,7 +392,7 @@ int persist_start(struct persist *persist, struct persist_lane *const *lanes, ui
 void persist_wake(struct persist *persist, struct os_ring *ring)
 {
     if (doorbell_should_ring(&persist->bell)) {
-        os_doorbell(ring, persist->ring, wake_tag());
+        os_doorbell(ring, persist->ring, thread_wake_tag());
     }
 }
 
@@ -492,32 +401,34 @@ bool persist_is_well(const struct persist *persist)
     return atomic_load_explicit(&persist->well, memory_order_relaxed);
 }
 
+bool persist_is_fenced(const struct persist *persist)
+{
+    /* A flag, nothing behind it. */
+    return atomic_load_explicit(&persist->fenced, memory_order_relaxed);
+}
+
+enum persist_state persist_state(struct persist *persist, char *ret_why, size_t why_size)
+{
+    const int state = atomic_load_explicit(&persist->state, memory_order_acquire);
+
+    (void)pthread_mutex_lock(&persist->why_lock);
+    if (persist->why[0] != '\0') {
+        (void)snprintf(ret_why, why_size, "%s", persist->why);
+    }
+    (void)pthread_mutex_unlock(&persist->why_lock);
+    return (enum persist_state)state;
+}
+
 uint32_t persist_unstored_max(const struct persist *persist)
 {
     return persist->ring_bytes / 2;
 }
 
-/* Whether everything that was handed over is in the store. */
-static bool is_complete(const struct persist *persist)
-{
-    return persist_is_well(persist) && persist->batch.count == 0 && !persist->batch.refusing;
-}
-
 void persist_close(struct persist *persist)
 {
-    struct store *store = persist->store;
-    struct mem_plan plan = persist->plan; /* it lies in what it gives back */
-
     if (persist->started) {
         stop(persist);
     }
-    if (persist->run_begun && is_complete(persist)) {
-        const int error = store->ops->run_end(store);
-        if (error < 0) {
-            log_error("the store could not be marked as stopped cleanly error=\"%s\"",
-                      os_error(error));
-        }
-    }
-    store->ops->close(store);
-    mem_end(&plan);
+    persist->engine->close(persist);
+    free_plans(persist);
 }

@@ -20,7 +20,8 @@
  *             (P2) a watermark is sent only after its records are durable in the store (synced).
  *             (P3) a record is stored once: (room, epoch, seq) that is there already is passed
  *                  over; a hole in seq is never stored: it is an alarm, and the watermark stays.
- *             (P4) every request but PERSIST_RECORD gets exactly one final reply with its token.
+ *             (P4) every request gets exactly one final reply with its token, but PERSIST_RECORD,
+ *                  PERSIST_REWOUND and PERSIST_RECOVERED, which get none.
  */
 #pragma once
 
@@ -57,6 +58,13 @@ enum persist_op {
     PERSIST_USER_ENSURE,
     /* struct persist_user, tail: user_id -> USER (0, -ENOENT) */
     PERSIST_USER_GET,
+    /* struct persist_head; no reply. Answers PERSIST_REWIND: the records behind it in the ring are
+     * those above the rewound position, from the first one on; those before it in the ring that
+     * came after the rewind are handed over again and count for nothing */
+    PERSIST_REWOUND = 10,
+    /* struct persist_head, from a recovered lane and once; no reply. All records of the run before
+     * have been handed over: none follows */
+    PERSIST_RECOVERED = 11,
 
     /* struct persist_record: all of the shard's records up to position are stored */
     PERSIST_WATERMARK = 64,
@@ -73,6 +81,16 @@ enum persist_op {
     PERSIST_HISTORY_PAGE,
     /* struct persist_user, tail: user_id, username, display_name */
     PERSIST_USER,
+    /* struct persist_record: the shard's records up to position are held here and need not be
+     * handed over again unless a rewind asks for it: they no longer count against its credit. They
+     * are not stored yet: the journal keeps them until PERSIST_WATERMARK. Never with persist.mode
+     * embedded
+     */
+    PERSIST_TAKEN = 71,
+    /* struct persist_record: what was taken above position is lost here: hand over PERSIST_REWOUND,
+     * then again every record above position, in the journal's order. Never with persist.mode
+     * embedded */
+    PERSIST_REWIND = 72,
 };
 
 /* Opens every request and reply. */
@@ -149,16 +167,24 @@ struct persist_lane {
     struct doorbell *shard_bell;
     const struct os_ring *shard_ring; /* where its bell rings, with tag shard_tag */
     uint64_t shard_tag;
+    bool recovered; /* the records of earlier runs, by a thread of main's; no questions */
+    bool salvage;   /* the same, and seqs may be missing: as in persist_replay */
 };
 
 /* Opens the store named by the configuration in its data directory: 0 or -errno with a sentence for
- * people. If the last run did not end by persist_close, rooms with durability memory get a new
- * epoch (their tail may be gone), and those with journal too if the machine was started anew. */
+ * people. The configuration stays the caller's, unchanged until persist_close. If the last run did
+ * not end by persist_close, rooms with durability memory get a new epoch (their tail may be gone),
+ * and those with journal too if the machine was started anew. */
 NODISCARD int persist_open(const struct config *config, struct persist **ret, char *ret_why,
                            size_t why_size);
 
-/* Start-up: gives a recovered record to the store; batches by itself. 0, or -errno: -EBADMSG when a
- * seq is missing before it (salvage: taken all the same, and the room gets a new epoch). */
+/* Whether recovered records are not for persist_replay, but come by a lane of their own once the
+ * thread runs (struct persist_lane, recovered). */
+bool persist_replays_later(const struct persist *persist);
+
+/* Start-up, unless persist_replays_later: gives a recovered record to the store; batches by itself.
+ * 0, or -errno: -EBADMSG when a seq is missing before it (salvage: taken all the same, and the room
+ * gets a new epoch). */
 NODISCARD int persist_replay(struct persist *persist, const void *record, uint32_t size,
                              bool salvage);
 
@@ -185,6 +211,18 @@ uint32_t persist_unstored_max(const struct persist *persist);
 /* False once the store refuses writes (disk full, I/O error): it retries by itself; for /readyz.
  * Any thread. */
 bool persist_is_well(const struct persist *persist);
+
+/* How a start goes on behind persist_start: READY rooms can be loaded; DOWN a store is away, it is
+ * tried again, and what needs it is answered with -EAGAIN. Embedded is READY at once. */
+enum persist_state { PERSIST_STARTING, PERSIST_READY, PERSIST_DOWN };
+
+/* The state; ret_why, if a store was away, is the sentence for people, else untouched. Any thread.
+ */
+enum persist_state persist_state(struct persist *persist, char *ret_why, size_t why_size);
+
+/* True once another damsod has taken over the stores, for good: nothing more may be acknowledged.
+ * Any thread. */
+bool persist_is_fenced(const struct persist *persist);
 
 /* Takes what is left in the lanes, commits, stops the threads, marks a clean stop, closes. */
 void persist_close(struct persist *persist);

@@ -31,11 +31,13 @@ ONLY_IN = {
     'jwt.h': ('shard/auth.c',),
     'mimalloc.h': ('core/mem.c',),
     'ini.h': ('core/config.c',),
-    'openssl/': ('core/ws_accept.c', 'bench/token.c', 'bench/micro/micro_auth.c',
+    'openssl/': ('core/ws_accept.c', 'persist/redis_tls.c', 'bench/token.c', 'bench/micro/micro_auth.c',
                  'tests/shard/jwt_maker.h'),
     'systemd/': ('shard/notify.c',),
-    'hiredis/': ('persist/redis.c',),
-    'mongoc/': ('persist/mongo.c',),
+    'hiredis/': ('persist/redis_reader.c',),
+    'mongoc/': ('persist/mongo.c', 'bench/micro/micro_mongo.c'),
+    'bson/': ('persist/mongo*.[ch]', 'persist/store_mongo*.[ch]', 'bench/micro/micro_mongo.c',
+              'tests/persist/*.[ch]'),
 }
 # word -> what to write instead; everywhere in C
 BANNED = {

@@ -1,6 +1,7 @@
 /* handover.c - see handover.h for H1 and H2. */
 #include "shard/handover.h"
 
+#include "core/failpoint.h"
 #include "shard/shard.h"
 
 #include <string.h>
@@ -44,16 +45,35 @@ static bool push(struct shard *shard, const void *record, uint32_t size, uint64_
     return true;
 }
 
+/* False: the ring is full. */
+static bool push_rewound(struct shard *shard)
+{
+    const struct persist_head head = {.op = PERSIST_REWOUND};
+    void *space = spsc_reserve(&shard->lane->requests, sizeof(head));
+
+    if (space == NULL) {
+        return false;
+    }
+    memcpy(space, &head, sizeof(head));
+    spsc_commit(&shard->lane->requests, sizeof(head));
+    shard->handover.rewound = false;
+    shard->handover.asked = true;
+    return true;
+}
+
 void handover_run(struct shard *shard)
 {
     struct handover *handover = &shard->handover;
+    if (handover->rewound && !push_rewound(shard)) {
+        return;
+    }
     const uint64_t unstored_max = persist_unstored_max(shard->persist);
     const bool pressed = is_pressed(shard);
     uint32_t size = 0;
     uint64_t position = 0;
     const void *record = journal_handover(shard->journal, &size, &position);
 
-    while (record != NULL && handover->bytes - handover->stored + size <= unstored_max && /* H1 */
+    while (record != NULL && handover->bytes - handover->taken + size <= unstored_max && /* H1 */
            push(shard, record, size, position, pressed)) {
         journal_handover_next(shard->journal);
         set_mark(handover, unstored_max / (HANDOVER_MARKS / 2));
@@ -71,18 +91,34 @@ void handover_run(struct shard *shard)
     metrics_set(&shard->metrics->journal_backlog_bytes, journal_backlog_bytes(shard->journal));
 }
 
-void handover_stored(struct shard *shard, uint64_t position)
+void handover_taken(struct shard *shard, uint64_t position)
 {
     struct handover *handover = &shard->handover;
-    journal_release(shard->journal, position);
     while (handover->first != handover->end &&
            handover->marks[handover->first % HANDOVER_MARKS].position <= position) {
-        handover->stored = handover->marks[handover->first % HANDOVER_MARKS].bytes;
+        handover->taken = handover->marks[handover->first % HANDOVER_MARKS].bytes;
         handover->first++;
     }
     if (position == handover->position) {
-        handover->stored = handover->bytes;
+        handover->taken = handover->bytes;
     }
+}
+
+void handover_stored(struct shard *shard, uint64_t position)
+{
+    journal_release(shard->journal, position);
+    failpoint("segment.free");
+    handover_taken(shard, position);
+}
+
+void handover_rewind(struct shard *shard, uint64_t position)
+{
+    struct handover *handover = &shard->handover;
+    journal_rewind(shard->journal, position);
+    handover->position = position;
+    handover->taken = handover->bytes;
+    handover->first = handover->end;
+    handover->rewound = true;
 }
 
 bool handover_has(const struct shard *shard, uint64_t position)

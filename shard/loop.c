@@ -56,12 +56,32 @@ static void reap(struct shard *shard, const struct os_event *events, uint32_t co
     }
 }
 
+/* What persistence says about the journal; false: it is something else. */
+static bool take_position(struct shard *shard, const void *reply)
+{
+    const struct persist_record *said = reply;
+    switch (said->head.op) {
+    case PERSIST_WATERMARK:
+        handover_stored(shard, said->position);
+        return true;
+    case PERSIST_TAKEN:
+        handover_taken(shard, said->position);
+        return true;
+    case PERSIST_REWIND:
+        handover_rewind(shard, said->position);
+        return true;
+    default:
+        return false;
+    }
+}
+
 static void take_reply(struct shard *shard, const void *reply, uint32_t size)
 {
     const struct persist_head *head = reply;
-    if (head->op == PERSIST_WATERMARK) {
-        handover_stored(shard, ((const struct persist_record *)reply)->position);
-    } else if (os_tag_kind(head->token) == ROOM_LOAD_TOKEN) {
+    if (take_position(shard, reply)) {
+        return;
+    }
+    if (os_tag_kind(head->token) == ROOM_LOAD_TOKEN) {
         room_loading(shard, reply, size);
     } else {
         const struct call_answer answer = {.reply = reply, .reply_size = size};

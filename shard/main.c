@@ -1,5 +1,6 @@
 /* main.c - damsod: reads the configuration, opens the server, waits for the signal to stop. */
 #include "core/log.h"
+#include "shard/move.h"
 #include "shard/notify.h"
 #include "shard/options.h"
 #include "shard/rest.h"
@@ -132,6 +133,8 @@ int main(int count, char **words)
     case ACTION_HELP:
         options_print_help();
         return EXIT_OK;
+    case ACTION_MOVE:
+        return move_main(&config, &options);
     default:
         return run(&config, &options, &(struct command_line){count, words});
     }

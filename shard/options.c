@@ -2,6 +2,7 @@
 #include "shard/options.h"
 
 #include "core/os.h"
+#include "shard/move.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -23,6 +24,8 @@ static const struct {
     {"--web", "server", "web", true, ACTION_RUN, "DIR       directory of the web client"},
     {"--salvage", NULL, NULL, false, ACTION_RUN,
      "       start with a damaged journal; losses are logged"},
+    {"--move", NULL, NULL, true, ACTION_MOVE,
+     "FROM TO  move a stopped server's data: embedded redis+mongodb, or back"},
     {"--check-config", NULL, NULL, false, ACTION_CHECK, "  check the configuration and end"},
     {"--print-default-config", NULL, NULL, false, ACTION_PRINT_DEFAULT,
      "  print a commented configuration file"},
@@ -92,6 +95,10 @@ static int read_flags(int count, char *const *words, struct config *config, stru
         const char *value = flags[flag].valued ? flag_value(count, words, &i) : "";
         if (value == NULL) {
             (void)fprintf(stderr, "damsod: %s: a value is needed\n", name);
+            return -EINVAL;
+        }
+        if (flags[flag].action == ACTION_MOVE &&
+            move_words(value, i + 1 < count ? words[++i] : NULL, options) < 0) {
             return -EINVAL;
         }
         if (flags[flag].section != NULL &&

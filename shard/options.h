@@ -12,13 +12,15 @@ enum option_action {
     ACTION_PRINT_DEFAULT,
     ACTION_PLAN,
     ACTION_VERSION,
-    ACTION_HELP
+    ACTION_HELP,
+    ACTION_MOVE
 };
 
 struct options {
     enum option_action action;
     bool salvage;
     uint32_t shards; /* how many there will be */
+    uint32_t move_from, move_to; /* ACTION_MOVE: as persist.mode counts them */
 };
 
 /* Defaults, file, environment, flags, checked. 0, or -EINVAL with the mistakes printed to stderr.

@@ -129,7 +129,7 @@ static bool publish(struct shard *shard, struct room *room, const struct room_re
     event->room_id = room_id(room);
     event->user_id = request->user_id;
     event->username = request->username;
-    if (pending == NULL) {
+    if (pending == NULL || persist_is_fenced(shard->persist)) {
         return false;
     }
     const struct slice body = encode_frame(shard, room, event, &frame_bytes);

@@ -14,7 +14,12 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-enum { PATH_BYTES = 512, MAIN_RING_ENTRIES = 128 };
+enum {
+    PATH_BYTES = 512,
+    MAIN_RING_ENTRIES = 128,
+    STORES_WAIT_US = 2000,
+    STORES_WAITS_MAX = 30000, /* a minute */
+};
 
 static uint32_t power_of_two(uint64_t size)
 {
@@ -57,52 +62,102 @@ static int lock_data(struct server *server, char *ret_why, size_t why_size)
     return 0;
 }
 
-struct replay {
+/* What a store that takes all at once is given before anybody may ask (embedded). */
+struct given {
     struct persist *persist;
     bool salvage;
 };
 
-static int replay_record(void *context, const void *record, uint32_t size)
+static int give_record(void *context, const void *record, uint32_t size)
 {
-    const struct replay *replay = context;
-    return persist_replay(replay->persist, record, size, replay->salvage);
+    const struct given *given = context;
+    return persist_replay(given->persist, record, size, given->salvage);
 }
 
-/* What the last run had journaled goes into the store before anybody may ask. */
-static int recover(struct server *server, bool salvage, uint64_t *ret_first_segment, char *ret_why,
-                   size_t why_size)
+static void tell_recovered(const struct recovery_report *report, uint64_t began_ns)
 {
-    char path[PATH_BYTES];
-    struct recovery_report report = {0};
-    struct replay replay = {server->persist, salvage};
-    const uint64_t began_ns = os_now_ns();
-
-    (void)snprintf(path, sizeof(path), "%s/journal", server->config->server_data);
-    int error = os_directory_make(path);
-    if (error < 0) {
-        return explain(ret_why, why_size, "cannot make", path, error);
+    if (report->records > 0 || report->torn_bytes > 0) {
+        log_notice("recovered records=%llu bytes=%llu torn_bytes=%llu milliseconds=%llu",
+                   (unsigned long long)report->records, (unsigned long long)report->bytes,
+                   (unsigned long long)report->torn_bytes,
+                   (unsigned long long)((os_now_ns() - began_ns) / 1000000));
     }
-    error = recovery_run(path, salvage, replay_record, &replay, &report, ret_why, why_size);
+    if (report->salvaged_gaps > 0) {
+        log_warning("salvage passed over damage places=%llu",
+                    (unsigned long long)report->salvaged_gaps);
+    }
+}
+
+/* One journal directory into the store; generation 0 is `journal`. */
+static int give_journal(struct server *server, uint32_t generation, bool salvage,
+                        uint64_t *ret_first_segment, char *ret_why, size_t why_size)
+{
+    char path[SEGMENT_PATH_MAX];
+    struct recovery_report report = {0};
+    struct given given = {server->persist, salvage};
+    const uint64_t began_ns = os_now_ns();
+    int error = recovery_directory(server->config->server_data, generation, path);
+
+    error = error < 0
+                ? error
+                : recovery_run(path, salvage, give_record, &given, &report, ret_why, why_size);
+    if (error == 0) {
+        *ret_first_segment = report.first_segment;
+        tell_recovered(&report, began_ns);
+    }
+    return error;
+}
+
+/* What is in the store is no longer needed in journals. */
+static int free_journals(struct server *server, uint32_t first, uint32_t count, char *ret_why,
+                         size_t why_size)
+{
+    char path[SEGMENT_PATH_MAX];
+    int error = 0;
+
+    for (uint32_t i = 0; error == 0 && i < count; i++) {
+        error = recovery_drop(server->config->server_data, first + i, ret_why, why_size);
+    }
+    error = error < 0 ? error : recovery_directory(server->config->server_data, 0, path);
+    error = error < 0 ? error : recovery_retire(path);
+    return error < 0 ? explain(ret_why, why_size, "cannot bring the journal into the store",
+                               server->config->server_data, error)
+                     : 0;
+}
+
+/* All that earlier runs had journaled goes into the store before anybody may ask. */
+static int recover_first(struct server *server, bool salvage, uint64_t *ret_first_segment,
+                         char *ret_why, size_t why_size)
+{
+    uint32_t first = 0;
+    uint32_t count = 0;
+    int error = recovery_generations(server->config->server_data, salvage, &first, &count, ret_why,
+                                     why_size);
+
+    for (uint32_t i = 0; error == 0 && i < count; i++) {
+        error = give_journal(server, first + i, salvage, ret_first_segment, ret_why, why_size);
+    }
+    error =
+        error < 0 ? error : give_journal(server, 0, salvage, ret_first_segment, ret_why, why_size);
     if (error < 0) {
         return error;
     }
     error = persist_replay_end(server->persist);
-    error = error < 0 ? error : recovery_retire(path);
     if (error < 0) {
-        return explain(ret_why, why_size, "cannot bring the journal into the store", path, error);
+        return explain(ret_why, why_size, "cannot bring the journal into the store",
+                       server->config->server_data, error);
     }
-    *ret_first_segment = report.first_segment;
-    if (report.records > 0 || report.torn_bytes > 0) {
-        log_notice("recovered records=%llu bytes=%llu torn_bytes=%llu milliseconds=%llu",
-                   (unsigned long long)report.records, (unsigned long long)report.bytes,
-                   (unsigned long long)report.torn_bytes,
-                   (unsigned long long)((os_now_ns() - began_ns) / 1000000));
+    return free_journals(server, first, count, ret_why, why_size);
+}
+
+static int recover(struct server *server, bool salvage, uint64_t *ret_first_segment, char *ret_why,
+                   size_t why_size)
+{
+    if (persist_replays_later(server->persist)) {
+        return replay_open(&server->replay, server->config->server_data, salvage, &server->plan,
+                           ret_first_segment, ret_why, why_size);
     }
-    if (report.salvaged_gaps > 0) {
-        log_warning("salvage passed over damage places=%llu",
-                    (unsigned long long)report.salvaged_gaps);
-    }
-    return 0;
+    return recover_first(server, salvage, ret_first_segment, ret_why, why_size);
 }
 
 /* --- shards --- */
@@ -314,16 +369,55 @@ static void *shard_thread(void *argument)
     return NULL;
 }
 
+/* Persistence with a lane for each shard, and one for what earlier runs left. */
+static int start_persist(struct server *server)
+{
+    struct persist_lane *lanes[SHARDS_MAX + 1];
+    uint32_t count = server->count;
+
+    for (uint32_t i = 0; i < count; i++) {
+        lanes[i] = &server->persist_lanes[i];
+    }
+    if (server->replay.count > 0) {
+        lanes[count++] = &server->replay.lane;
+    }
+    const int error = persist_start(server->persist, lanes, count, server->persist_metrics);
+    return error < 0 ? error : replay_start(&server->replay, server->persist);
+}
+
+/* Clients are let in when rooms can be loaded, or when it is clear that a store is away: 0, or
+ * -errno if the configuration asks for the stores. */
+static int wait_for_stores(struct server *server, char *ret_why, size_t why_size)
+{
+    char why[384] = "they did not answer in time";
+    enum persist_state state = PERSIST_STARTING;
+
+    for (int i = 0; i < STORES_WAITS_MAX && state == PERSIST_STARTING; i++) {
+        state = persist_state(server->persist, why, sizeof(why));
+        if (state == PERSIST_STARTING) {
+            (void)usleep(STORES_WAIT_US);
+        }
+    }
+    const bool all = state == PERSIST_READY && persist_is_well(server->persist);
+    if (all || !server->config->persist_require_stores) {
+        return 0;
+    }
+    (void)snprintf(ret_why, why_size,
+                   "%s; [persist] require_stores is on, so damsod does not start without its "
+                   "stores",
+                   why);
+    return -EAGAIN;
+}
+
 enum exit_code server_start(struct server *server, char *ret_why, size_t why_size)
 {
-    struct persist_lane *lanes[SHARDS_MAX];
     int error = os_ring_enable(server->ring);
 
     if (server->stores && error == 0) {
-        for (uint32_t i = 0; i < server->count; i++) {
-            lanes[i] = &server->persist_lanes[i];
+        error = start_persist(server);
+        if (error == 0 && wait_for_stores(server, ret_why, why_size) < 0) {
+            return EXIT_DATA;
         }
-        error = persist_start(server->persist, lanes, server->count, server->persist_metrics);
     }
     for (uint32_t i = 0; error == 0 && i < server->count; i++) {
         error = -pthread_create(&server->threads[i], NULL, shard_thread, server->shards[i]);
@@ -371,6 +465,7 @@ void server_stop(struct server *server)
     for (uint32_t i = 0; i < server->started; i++) {
         (void)pthread_join(server->threads[i], NULL);
     }
+    replay_stop(&server->replay);
     if (server->persist != NULL) {
         persist_close(server->persist);
     }

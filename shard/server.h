@@ -12,6 +12,7 @@
 
 #include "core/config.h"
 #include "shard/auth.h"
+#include "shard/replay.h"
 #include "shard/shard.h"
 #include "shard/web_files.h"
 
@@ -30,6 +31,7 @@ struct server {
     struct mesh_lane *lanes; /* count * count: from, to */
     struct persist_lane *persist_lanes;
     struct persist *persist;
+    struct replay replay; /* of earlier runs, into a store that takes it while this one serves */
     struct metrics *persist_metrics;
     struct metrics *main_metrics;
     struct os_ring *ring; /* main's own: to ring doorbells */

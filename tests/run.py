@@ -6,6 +6,7 @@ which is added up; a step without that counts as one test. A step that ends badl
 at least once, whatever it printed. The output of each is kept in build/test-logs/STEP.log.
 """
 import argparse
+import atexit
 import json
 import os
 import pathlib
@@ -14,10 +15,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LOGS = ROOT / 'build' / 'test-logs'
+SERVERS = ROOT / 'scripts' / 'servers'
 PYTHON = '/usr/bin/python3'         # Debian's: the one that has python3-websockets and selenium
 CLOSING = re.compile(r'^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?\s*$', re.MULTILINE)
 NODE_COUNT = re.compile(r'^\S+ (pass|fail|skipped|cancelled|todo) (\d+)\s*$', re.MULTILINE)
@@ -49,12 +52,14 @@ class Counts:
 
 
 class Step:
-    """One command. `needs`: build directories; `tools`: programs without which it is skipped."""
+    """One command. `needs`: build directories; `tools`: programs without which it is skipped;
+    `stores`: it is given a Redis and a MongoDB-protocol server that run beside it."""
 
     def __init__(self, name, command, seconds, *, needs=(), tools=(), env=None, count=None,
-                 quick=False):
+                 quick=False, stores=False):
         self.name, self.command, self.seconds = name, [str(word) for word in command], seconds
         self.needs, self.tools, self.env, self.quick = needs, tools, env or {}, quick
+        self.stores = stores
         self.count = count or count_one
 
 
@@ -106,7 +111,7 @@ def meson_test(name, directory, *words, quick=False):
     log.unlink(missing_ok=True)     # a run that never begins must not be counted by the last one
     return Step(name, ['meson', 'test', '-C', directory, '--no-rebuild', '--num-processes', '2',
                        '--print-errorlogs', *words],
-                900, needs=(directory,), count=count_meson(directory), quick=quick)
+                1200, needs=(directory,), count=count_meson(directory), quick=quick, stores=True)
 
 
 def blackbox_steps(quick):
@@ -209,6 +214,37 @@ class Run:
         return self.process.returncode, log.read_text(errors='replace'), late
 
 
+class Stores:
+    """The real servers of scripts/servers, from the first step that wants them to our end."""
+
+    def __init__(self):
+        self.data, self.env = None, None
+
+    def start(self):
+        """The environment that names them; {}: they do not start here, and tests say so."""
+        if self.env is None:
+            self.data = tempfile.mkdtemp(prefix='damso-test-stores-')
+            began = time.monotonic()
+            done = subprocess.run(
+                [SERVERS, 'start', '--data', self.data, '--temporary', '--until',
+                 str(os.getpid())], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                timeout=1200, check=False)
+            found = dict(re.findall(r'^(redis_url|mongodb_uri) = (\S+)$', done.stdout,
+                                    re.MULTILINE))
+            self.env = {'DAMSO_TEST_REDIS_URL': found['redis_url'],
+                        'DAMSO_TEST_MONGODB_URI': found['mongodb_uri']} if found else {}
+            line('servers', 'started' if found else 'FAILED', time.monotonic() - began)
+            if not found:
+                print(indented(done.stderr))
+        return self.env
+
+    def stop(self):
+        if self.data:
+            subprocess.run([SERVERS, 'stop', '--data', self.data], capture_output=True,
+                           timeout=120, check=False)
+            shutil.rmtree(self.data, ignore_errors=True)
+
+
 def line(name, verdict, seconds):
     print(f'{name:<24} {verdict}  ({seconds:.1f} s)', flush=True)
 
@@ -231,7 +267,7 @@ def indented(text):
     return '\n'.join('    | ' + one for one in lines)
 
 
-def run_step(run, step, broken):
+def run_step(run, step, broken, stores):
     began = time.monotonic()
     why = next((f'{d} could not be built' for d in step.needs if d in broken), None)
     why = why or next(filter(None, map(lacking, step.tools)), None)
@@ -239,7 +275,8 @@ def run_step(run, step, broken):
         line(step.name, f'skip: {why}', 0.0)
         return Counts(skipped=1)
     log = LOGS / (step.name.replace(' ', '-') + '.log')
-    code, text, late = run.command(step.command, step.seconds, log, step.env)
+    given = stores.start() if step.stores else {}
+    code, text, late = run.command(step.command, step.seconds, log, {**given, **step.env})
     counts = step.count(text, code)
     if code != 0 or late:
         counts.failed = max(counts.failed, 1)
@@ -276,12 +313,14 @@ def main():
         return 0
     LOGS.mkdir(parents=True, exist_ok=True)
     run, total, broken, began = Run(), Counts(), set(), time.monotonic()
+    stores = Stores()
+    atexit.register(stores.stop)
     for directory in dict.fromkeys(need for step in chosen for need in step.needs):
         if not build(run, directory):
             broken.add(directory)
             total.failed += 1
     for step in chosen:
-        total.add(run_step(run, step, broken))
+        total.add(run_step(run, step, broken, stores))
     print(f'{(time.monotonic() - began) / 60:.1f} minutes')
     print(total)
     return 1 if total.failed or not total.passed else 0

@@ -307,6 +307,22 @@ static void closing_while_refusing_is_no_clean_stop(void)
     end_test();
 }
 
+static void closing_tries_once_more_before_the_backoff_is_over(void)
+{
+    begin_test();
+    rig_ask_create_as(&shards[0], "memory", CONFIG_DURABILITY_MEMORY);
+    CHECK(rig_status(&shards[0], PERSIST_ROOM) == 0);
+    atomic_store(&commit_error, -EIO);
+    send_burst(1, 3);
+    wait_failures(5); /* the next attempt would be 800 ms later */
+    mend();
+    close_persist();
+    open_persist();
+    CHECK(history_is("r", "1-3"));
+    CHECK(rig_epoch(&shards[0], "memory") == RIG_EPOCH); /* a clean stop after all */
+    end_test();
+}
+
 /* A little of everything, with the n-th call of the store failing. */
 static void one_failure_among_all(int nth)
 {
@@ -355,7 +371,8 @@ int main(void)
     account_that_cannot_be_committed_is_refused_and_not_there();
     lane_within_its_bound_reads_on_whatever_another_does();
     closing_while_refusing_is_no_clean_stop();
+    closing_tries_once_more_before_the_backoff_is_over();
     any_one_failure_loses_nothing();
-    puts("8 passed, 0 failed");
+    puts("9 passed, 0 failed");
     return 0;
 }

@@ -5,6 +5,7 @@
  * Method: real threads, rings and store; shards that sleep and are woken as in the server. Runs
  *         under ThreadSanitizer too.
  */
+#include "persist/answer.h"
 #include "tests/persist/persist_rig.h"
 
 #include <errno.h>
@@ -203,6 +204,58 @@ static void every_question_gets_one_answer(void)
     rig_next(shard);
     CHECK(rig_status(shard, PERSIST_MEMBERS) == 0);
     CHECK(rig_status(shard, PERSIST_ROOM) == 0);
+    end_test();
+}
+
+/* Publishes the question asked last; whether its answer is, byte by byte, the refusal with that
+ * status. */
+static bool is_refused(struct rig_shard *shard, enum persist_op op, int status)
+{
+    const struct persist_head question = {.op = (uint16_t)op, .token = shard->token};
+    alignas(8) uint8_t refusal[ANSWER_REPLY_MAX];
+    uint32_t size;
+
+    memset(refusal, 0xff, sizeof(refusal));
+    const uint32_t expected = answer_refusal(&question, status, refusal);
+    rig_publish(shard);
+    const void *reply = rig_reply(shard, &size);
+    bool same = size == expected && memcmp(reply, refusal, size) == 0;
+    memcpy(refusal, reply, sizeof(question)); /* of a reply's head too: the batch refuses so */
+    if (op != PERSIST_HISTORY) {
+        uint8_t again[ANSWER_REPLY_MAX];
+        same = same && answer_refusal(refusal, status, again) == size &&
+               memcmp(reply, again, size) == 0;
+    }
+    rig_next(shard);
+    return same;
+}
+
+static void refusal_without_a_look_is_what_a_look_would_have_given(void)
+{
+    struct rig_shard *shard = &shards[0];
+    struct persist_list list = {.head = {.op = PERSIST_ROOM_LIST, .token = 4711}};
+    struct persist_head refusal[ANSWER_REPLY_MAX / sizeof(struct persist_head)];
+
+    begin_test();
+    rig_ask_load(shard, "r");
+    CHECK(is_refused(shard, PERSIST_ROOM_LOAD, -ENOENT));
+    rig_ask_create(shard, "no room id");
+    CHECK(is_refused(shard, PERSIST_ROOM_CREATE, -EINVAL));
+    rig_ask_history(shard, "r", 1, 9, 1 << 20, false);
+    CHECK(is_refused(shard, PERSIST_HISTORY, -ENOENT));
+    rig_ask_user(shard, PERSIST_REGISTER, "", "A", "secret", "");
+    CHECK(is_refused(shard, PERSIST_REGISTER, -EINVAL));
+    rig_ask_user(shard, PERSIST_LOGIN, "", "Ann", "", "");
+    CHECK(is_refused(shard, PERSIST_LOGIN, -EINVAL));
+    rig_ask_user(shard, PERSIST_USER_ENSURE, "", "Ann", "", "");
+    CHECK(is_refused(shard, PERSIST_USER_ENSURE, -EINVAL));
+    rig_ask_user(shard, PERSIST_USER_GET, "u1", "", "", "");
+    CHECK(is_refused(shard, PERSIST_USER_GET, -ENOENT));
+
+    memset(refusal, 0xff, sizeof(refusal)); /* nothing makes a list fail here */
+    CHECK(answer_refusal(&list, -EAGAIN, refusal) == sizeof(refusal[0]));
+    CHECK(refusal[0].op == PERSIST_ROOMS && refusal[0].status == -EAGAIN);
+    CHECK(refusal[0].token == 4711 && refusal[0].count == 0);
     end_test();
 }
 
@@ -454,6 +507,7 @@ static void make_room_and_stop(void)
 static void replay_adds_what_the_store_has_not(void)
 {
     make_room_and_stop();
+    CHECK(!persist_replays_later(persist));
     CHECK(replay(RIG_EPOCH, 1, false) == 0); /* has it */
     CHECK(replay(RIG_EPOCH, 2, false) == 0);
     CHECK(replay(RIG_EPOCH, 3, false) == 0);
@@ -547,6 +601,7 @@ int main(void)
     records_passed_over_move_the_watermark_too();
     hole_stops_the_watermark_and_nothing_else();
     every_question_gets_one_answer();
+    refusal_without_a_look_is_what_a_look_would_have_given();
     room_without_a_name_of_its_own_is_given_one();
     room_is_loaded_in_pages_that_fit_the_ring();
     page_of_history_keeps_to_its_bytes();
@@ -556,6 +611,6 @@ int main(void)
     replay_adds_what_the_store_has_not();
     replay_refuses_a_hole_unless_told_to_salvage();
     plan_tells_memory_without_taking_it();
-    puts("15 passed, 0 failed");
+    puts("16 passed, 0 failed");
     return 0;
 }
