@@ -3,8 +3,14 @@
  *
  * Walk: options.c, scenario.c (what is sent when), loadgen.c (sockets), client.c (frames),
  *       checker.c (what came), report.c. The journal alone: journal_load.c instead of sockets.
+ *       Redis and MongoDB: persist_table.c, with servers of its own, and persist_load.c without.
  */
 #include "bench/options.h"
+#include "bench/persist_figures.h"
+#include "bench/persist_history.h"
+#include "bench/persist_mongodb.h"
+#include "bench/persist_redis.h"
+#include "bench/persist_table.h"
 #include "bench/report.h"
 #include "bench/scenario.h"
 
@@ -25,6 +31,47 @@ static int pin(int cpu)
     return sched_setaffinity(0, sizeof(set), &set) < 0 ? -errno : 0;
 }
 
+static void ending_signals(sigset_t *ret)
+{
+    (void)sigemptyset(ret);
+    (void)sigaddset(ret, SIGHUP);
+    (void)sigaddset(ret, SIGINT);
+    (void)sigaddset(ret, SIGTERM);
+}
+
+/* The persistence scenarios have figures of their own. A signal waits until their servers are gone.
+ */
+static int run_persist(const struct options *options)
+{
+    static struct persist_figures figures;
+    sigset_t ending, others;
+    int result = -EINVAL;
+
+    ending_signals(&ending);
+    (void)pthread_sigmask(SIG_BLOCK, &ending, &others);
+    persist_figures_init(&figures, options->scenario);
+    if (options->kind == SCENARIO_PERSIST) {
+        result = persist_table_run(options, &figures);
+    } else if (options->kind == SCENARIO_PERSIST_REDIS) {
+        result = persist_redis_run(options, &figures);
+    } else if (options->kind == SCENARIO_PERSIST_MONGODB) {
+        result = persist_mongodb_run(options, &figures);
+    } else if (options->kind == SCENARIO_PERSIST_HISTORY) {
+        result = persist_history_run(options, &figures);
+    }
+    (void)pthread_sigmask(SIG_SETMASK, &others, NULL); /* one that waits is taken here */
+    if (result < 0) {
+        (void)fprintf(stderr, "damso-bench: %s\n",
+                      figures.problem[0] != '\0' ? figures.problem : strerrordesc_np(-result));
+        return result == -EINVAL ? EXIT_USAGE : EXIT_UNREACHABLE;
+    }
+    if (!options->json && options->kind != SCENARIO_PERSIST) {
+        persist_figures_people(&figures);
+    }
+    persist_figures_json(&figures);
+    return figures.errors == 0 ? EXIT_CLEAN : EXIT_WRONG;
+}
+
 int main(int argument_count, char **arguments)
 {
     struct options options;
@@ -40,6 +87,9 @@ int main(int argument_count, char **arguments)
         return EXIT_USAGE;
     }
     (void)signal(SIGPIPE, SIG_IGN);
+    if (options.kind >= SCENARIO_PERSIST) {
+        return run_persist(&options);
+    }
     report_init(&report, options.scenario);
     const int result = scenario_run(&options, &report, problem);
     report.problem = problem;

@@ -10,7 +10,17 @@
 #include <netdb.h>
 #include <string.h>
 
-enum { CONNECTIONS_MAX = 1000000, TEXT_MAX = 16384, GROUP_MAX = 10000, GROUP_DEFAULT = 100 };
+enum {
+    CONNECTIONS_MAX = 1000000,
+    TEXT_MAX = 16384,
+    GROUP_MAX = 10000,
+    GROUP_DEFAULT = 100,
+    RUNS_DEFAULT = 3,
+    MESSAGES_DEFAULT = 20000,
+    READS_DEFAULT = 1000,
+    LOAD_ROOMS_MAX = 900,
+    LOAD_TEXT_MAX = 1024,
+};
 
 /* The sizes of the scenarios S1 to S5, so that figures can be laid beside those of other servers.
  * The journal's record is a message with what a shard adds to it. */
@@ -28,6 +38,14 @@ static const struct preset {
     {"connect", SCENARIO_CONNECT, 64, 1, 0, 0, 100, 0, 10, 0.5, "S5: upgrade with a token, close"},
     {"journal", SCENARIO_JOURNAL, 0, 0, 0, 0, 200, 0, 10, 0.5, "the journal alone, no server"},
     {"acks", SCENARIO_ACKS, 64, 1, 64, 100, 100, 0, 10, 0.5, "acks a second, no fan-out"},
+    {"persist", SCENARIO_PERSIST, 40, 20, 40, 0, 100, 400, 5, 0.5,
+     "Redis and MongoDB in four ways, on servers of its own"},
+    {"persist-redis", SCENARIO_PERSIST_REDIS, 0, 50, 0, 0, 100, 0, 3, 0,
+     "persistence alone into Redis, no damsod"},
+    {"persist-mongodb", SCENARIO_PERSIST_MONGODB, 0, 50, 0, 0, 100, 0, 0, 0,
+     "the same into MongoDB, beside libmongoc alone"},
+    {"persist-history", SCENARIO_PERSIST_HISTORY, 0, 50, 0, 0, 100, 20000, 5, 0,
+     "pages out of Redis and MongoDB under writes"},
     {"smoke", SCENARIO_OPEN, 40, 4, 40, 0, 100, 400, 2, 0.2, "a little of S2, to see it work"},
 };
 
@@ -35,7 +53,7 @@ static void usage(FILE *to)
 {
     (void)fputs("usage: damso-bench SCENARIO [options]\n\nscenarios:\n", to);
     for (size_t i = 0; i < sizeof(presets) / sizeof(presets[0]); i++) {
-        (void)fprintf(to, "  %-10s %s\n", presets[i].name, presets[i].text);
+        (void)fprintf(to, "  %-15s %s\n", presets[i].name, presets[i].text);
     }
     (void)fputs(
         "\noptions (defaults are the scenario's):\n"
@@ -53,6 +71,14 @@ static void usage(FILE *to)
         "  --durability WORD  of the rooms: memory, journal or fsync (the server's default)\n"
         "  --group N          records of one commit (journal: 100)\n"
         "  --data DIR         a directory on a disk, for the journal's own in it (.)\n"
+        "  --before COMMAND   run by sh when all is set up and warm, before the measured load\n"
+        "  --redis-url URL    --mongodb-uri URI   stores of persist*; without both a pair is\n"
+        "                     started (scripts/servers), and stopped at the end\n"
+        "  --stores DIR       of that pair's --data, for its CPU times\n"
+        "  --servers FILE     scripts/servers   --damsod FILE   the server\n"
+        "  --runs N           of persist-mongodb (3)\n"
+        "  --messages N       of one of its runs (20000)\n"
+        "  --reads N          pages a second (persist-history: 1000)\n"
         "  --cpu N            run on this CPU only\n"
         "  --json             print the last line only\n"
         "\nThe last line is one JSON object. Exit status: 0 all well, 1 something was lost,\n"
@@ -143,6 +169,15 @@ enum {
     OPTION_DURABILITY,
     OPTION_GROUP,
     OPTION_DATA,
+    OPTION_BEFORE,
+    OPTION_REDIS_URL,
+    OPTION_MONGODB_URI,
+    OPTION_STORES,
+    OPTION_SERVERS,
+    OPTION_DAMSOD,
+    OPTION_RUNS,
+    OPTION_MESSAGES,
+    OPTION_READS,
     OPTION_CPU,
     OPTION_JSON,
 };
@@ -164,10 +199,49 @@ static const struct option names[] = {
     {"durability", required_argument, NULL, OPTION_DURABILITY},
     {"group", required_argument, NULL, OPTION_GROUP},
     {"data", required_argument, NULL, OPTION_DATA},
+    {"before", required_argument, NULL, OPTION_BEFORE},
+    {"redis-url", required_argument, NULL, OPTION_REDIS_URL},
+    {"mongodb-uri", required_argument, NULL, OPTION_MONGODB_URI},
+    {"stores", required_argument, NULL, OPTION_STORES},
+    {"servers", required_argument, NULL, OPTION_SERVERS},
+    {"damsod", required_argument, NULL, OPTION_DAMSOD},
+    {"runs", required_argument, NULL, OPTION_RUNS},
+    {"messages", required_argument, NULL, OPTION_MESSAGES},
+    {"reads", required_argument, NULL, OPTION_READS},
     {"cpu", required_argument, NULL, OPTION_CPU},
     {"json", no_argument, NULL, OPTION_JSON},
     {NULL, 0, NULL, 0},
 };
+
+/* Those of the persistence scenarios. */
+static int take_persist_option(int name, const char *value, struct options *options)
+{
+    switch (name) {
+    case OPTION_REDIS_URL:
+        options->redis_url = value;
+        return 0;
+    case OPTION_MONGODB_URI:
+        options->mongodb_uri = value;
+        return 0;
+    case OPTION_STORES:
+        options->stores = value;
+        return 0;
+    case OPTION_SERVERS:
+        options->servers = value;
+        return 0;
+    case OPTION_DAMSOD:
+        options->damsod = value;
+        return 0;
+    case OPTION_RUNS:
+        return count("--runs", value, 1, 15, &options->runs);
+    case OPTION_MESSAGES:
+        return count("--messages", value, 1000, 10000000, &options->messages);
+    case OPTION_READS:
+        return count("--reads", value, 1, 100000, &options->reads);
+    default: /* getopt has said what it did not know */
+        return -EINVAL;
+    }
+}
 
 static int take_durability(const char *value, struct options *options)
 {
@@ -226,11 +300,14 @@ static int take_option(int name, const char *value, struct options *options)
         result = count("--cpu", value, 0, 1023, &whole);
         options->cpu = (int)whole;
         return result;
+    case OPTION_BEFORE:
+        options->before = value;
+        return 0;
     case OPTION_JSON:
         options->json = true;
         return 0;
-    default: /* getopt has said what it did not know */
-        return -EINVAL;
+    default:
+        return take_persist_option(name, value, options);
     }
 }
 
@@ -244,11 +321,26 @@ static const struct preset *preset_of(const char *name)
     return NULL;
 }
 
+/* Of persistence alone: as many rooms and as long texts as bench/persist_load.h has. */
+static int check_alone(const struct options *options)
+{
+    if (options->rooms > LOAD_ROOMS_MAX) {
+        return wrong("--rooms", "", "at most 900");
+    }
+    return options->size > LOAD_TEXT_MAX ? wrong("--size", "", "at most 1024") : 0;
+}
+
 /* Each room needs a member, a pair two, and a sender must be one of the connections. */
 static int check_together(struct options *options)
 {
     if (options->kind == SCENARIO_CLOSED && options->connections != 2 * options->rooms) {
         return wrong("--connections", "of pairs", "twice --rooms");
+    }
+    if ((options->redis_url == NULL) != (options->mongodb_uri == NULL)) {
+        return wrong("--redis-url", "and --mongodb-uri", "both or neither");
+    }
+    if (options->kind >= SCENARIO_PERSIST_REDIS) {
+        return check_alone(options);
     }
     if (options->rooms > options->connections) {
         return wrong("--rooms", "", "at most as many as --connections");
@@ -308,6 +400,9 @@ int options_parse(int argument_count, char **arguments, struct options *ret)
                               .data = ".",
                               .size = preset->size,
                               .group = GROUP_DEFAULT,
+                              .runs = RUNS_DEFAULT,
+                              .messages = MESSAGES_DEFAULT,
+                              .reads = READS_DEFAULT,
                               .in_flight = preset->in_flight,
                               .rate = preset->rate,
                               .duration_s = preset->duration_s,

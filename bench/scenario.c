@@ -2,6 +2,7 @@
 #include "bench/scenario.h"
 
 #include "bench/journal_load.h"
+#include "bench/persist_child.h"
 #include "bench/procstat.h"
 #include "bench/setup.h"
 #include "core/check.h"
@@ -22,6 +23,8 @@ enum {
 static const double search_step_s = 3;
 static const double search_warmup_s = 0.5;
 static const double search_tail_s = 1;
+static const double before_timeout_s = 60;
+static const double before_settle_s = 0.5;
 
 /* One stretch of load: a warm-up or the measured one. */
 struct stretch {
@@ -271,6 +274,35 @@ static uint32_t messages_of(const struct options *options)
     return (uint32_t)open + MESSAGES_OPEN_SPARE;
 }
 
+/* Holds the connections, answering pings, and takes what comes. */
+static int hold(struct setup *setup, double seconds)
+{
+    const uint64_t until_ns = loadgen_now_ns() + (uint64_t)(seconds * 1e9);
+    int result = 0;
+
+    while (result == 0 && loadgen_now_ns() < until_ns) {
+        result = loadgen_turn(&setup->loadgen, until_ns);
+    }
+    return result;
+}
+
+/* The command that is to run between warm-up and load; then a moment for what came meanwhile. */
+static int run_before(struct setup *setup, char *problem)
+{
+    const char *const words[] = {"sh", "-c", setup->options->before, NULL};
+    char said[256] = "";
+
+    if (setup->options->before == NULL) {
+        return 0;
+    }
+    const int status = persist_child_run(words, before_timeout_s, said, sizeof(said));
+    if (status != 0) {
+        (void)snprintf(problem, SCENARIO_PROBLEM_BYTES, "--before ended with %d: %s", status, said);
+        return -ECANCELED;
+    }
+    return hold(setup, before_settle_s);
+}
+
 static int measure(struct setup *setup, struct report *report, char *problem)
 {
     struct checker *const checker = &setup->clients.checker;
@@ -283,6 +315,10 @@ static int measure(struct setup *setup, struct report *report, char *problem)
     }
     if (setup->options->warmup_s > 0) {
         seconds = run_stretch(setup, setup->options->warmup_s);
+    }
+    result = seconds >= 0 ? run_before(setup, problem) : 0;
+    if (result < 0) {
+        return result;
     }
     histogram_init(&checker->latency);
     histogram_init(&checker->ack_latency);
@@ -393,18 +429,6 @@ static int search_or_load(const struct options *options, struct report *report, 
         }
     }
     return with_setup(&found, report, problem, measure);
-}
-
-/* Holds the connections, answering pings, and takes what comes. */
-static int hold(struct setup *setup, double seconds)
-{
-    const uint64_t until_ns = loadgen_now_ns() + (uint64_t)(seconds * 1e9);
-    int result = 0;
-
-    while (result == 0 && loadgen_now_ns() < until_ns) {
-        result = loadgen_turn(&setup->loadgen, until_ns);
-    }
-    return result;
 }
 
 static int measure_idle(struct setup *setup, struct report *report, char *problem)
@@ -552,6 +576,11 @@ int scenario_run(const struct options *options, struct report *report, char *pro
         return search_or_load(options, report, problem);
     case SCENARIO_JOURNAL:
         return journal_load_run(options, report, problem);
+    case SCENARIO_PERSIST:
+    case SCENARIO_PERSIST_REDIS:
+    case SCENARIO_PERSIST_MONGODB:
+    case SCENARIO_PERSIST_HISTORY:
+        break; /* persist_runs.h */
     }
     return -EINVAL;
 }
