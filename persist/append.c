@@ -73,21 +73,23 @@ static void append_result(void *context, uint32_t index, int result)
     job->rooms[index].result = result;
 }
 
-/* The whole job's status: being fenced is final, a full Redis is not, the rest needs a look. */
+/* The worse of two results: being fenced is final, a full Redis is not, the rest needs a look. */
+static int worse(int one, int other)
+{
+    if (one == -ESTALE || other == -ESTALE) {
+        return -ESTALE;
+    }
+    return one == 0 || (other == -ENOSPC && one != -ENOSPC) ? other : one;
+}
+
 static int worst(const struct append_job *job)
 {
-    int worst_result = 0;
+    int result = 0;
 
     for (uint32_t i = 0; i < job->room_count; i++) {
-        const int result = job->rooms[i].result;
-        if (result == -ESTALE) {
-            return result;
-        }
-        if (worst_result == 0 || (result == -ENOSPC && worst_result != -ENOSPC)) {
-            worst_result = result;
-        }
+        result = worse(result, job->rooms[i].result);
     }
-    return worst_result;
+    return result;
 }
 
 static const char *meaning(int status, const struct cache *cache)
@@ -97,6 +99,8 @@ static const char *meaning(int status, const struct cache *cache)
         return "another damsod took over";
     case -ENOSPC:
         return "Redis is at maxmemory";
+    case -ENODATA:
+        return "a room's log is not there to be frozen";
     default:
         return cache_why(cache);
     }
@@ -141,6 +145,45 @@ static void append_job(struct appender *appender, struct append_job *job, struct
     }
 }
 
+static void freeze_result(void *context, uint32_t index, int result)
+{
+    struct freeze_job *job = ((struct appender *)context)->freeze;
+
+    CHECK(index < job->room_count);
+    job->rooms[index].result = result;
+}
+
+static int freeze_rooms(struct appender *appender, struct freeze_job *job)
+{
+    int error = 0;
+
+    for (uint32_t i = 0; error == 0 && i < job->room_count; i++) {
+        job->rooms[i].result = -EIO;
+        error = cache_freeze(appender->cache, job->rooms[i].room_id, job->rooms[i].number);
+    }
+    appender->freeze = job;
+    const int finished = cache_finish(appender->cache, freeze_result, appender);
+    appender->freeze = NULL;
+    return error < 0 ? error : finished;
+}
+
+static void freeze_job(struct appender *appender, struct freeze_job *job, struct job_answer *answer)
+{
+    if (!is_open(appender, answer)) {
+        return;
+    }
+    failpoint("freeze.before");
+    int status = freeze_rooms(appender, job);
+    failpoint("freeze.after");
+    for (uint32_t i = 0; status == 0 && i < job->room_count; i++) {
+        const int result = job->rooms[i].result;
+        status = worse(status, result == -ENOENT || result == -EEXIST ? -ENODATA : result);
+    }
+    if (status < 0) {
+        say(answer, status, meaning(status, appender->cache));
+    }
+}
+
 static void take(void *context, const void *request, uint32_t size)
 {
     struct appender *appender = context;
@@ -153,13 +196,20 @@ static void take(void *context, const void *request, uint32_t size)
     answer.op = head.op;
     answer.job = head.job;
     answer.number = head.number;
-    CHECK(head.op == JOB_CONNECT || head.op == JOB_PING || head.op == JOB_APPEND);
-    if (head.op == JOB_CONNECT) {
+    switch (head.op) {
+    case JOB_CONNECT:
         connect_job(appender, &head, &answer);
-    } else if (head.op == JOB_PING) {
+        break;
+    case JOB_PING:
         ping_job(appender, &answer);
-    } else {
+        break;
+    case JOB_FREEZE:
+        freeze_job(appender, head.job, &answer);
+        break;
+    default:
+        CHECK(head.op == JOB_APPEND);
         append_job(appender, head.job, &answer);
+        break;
     }
     answer.ns = os_now_ns() - begun_ns;
     worker_reply(&appender->worker, &answer, sizeof(answer));

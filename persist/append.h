@@ -1,7 +1,7 @@
 /*
  * append.h - the thread that puts durable records into Redis.
  *
- * Walk:       from persist/pipeline.c (JOB_CONNECT, JOB_PING, JOB_APPEND of persist/jobs.h); to
+ * Walk:       from persist/pipeline.c (JOB_CONNECT, _PING, _APPEND, _FREEZE of persist/jobs.h); to
  *             persist/cache.h.
  */
 #pragma once
@@ -16,6 +16,7 @@ struct appender {
     bool connected_before;
     char run_id[CACHE_RUN_ID_BYTES]; /* of the last connection */
     struct append_job *job;          /* in hand */
+    struct freeze_job *freeze;       /* the same */
 };
 
 /* Reserves and opens; worker: as worker_open wants it, with name, rings and asker set by the caller

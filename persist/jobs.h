@@ -32,6 +32,7 @@ enum job_op {
     JOB_CONNECT = 1, /* append.c: connects to Redis, for owner */
     JOB_PING,        /* append.c: a round trip, while there is nothing else */
     JOB_APPEND,      /* append.c: struct append_job */
+    JOB_FREEZE, /* append.c: struct freeze_job; behind the appends that were asked for before */
     JOB_START,  /* flush.c: prepares MongoDB, takes over, begins the run: number is the owner */
     JOB_DRAIN,  /* flush.c: whatever lies in Redis goes into MongoDB: taking over */
     JOB_FLUSH,  /* flush.c: struct flush_job, out of Redis */
@@ -44,7 +45,7 @@ struct job_head {
     uint32_t op;
     uint32_t zero;
     uint64_t number; /* CONNECT, DRAIN, FLUSH, DIRECT: the owner */
-    void *job;       /* APPEND, FLUSH, DIRECT */
+    void *job;       /* APPEND, FREEZE, FLUSH, DIRECT */
 };
 
 /* Where a failure lies. */
@@ -83,6 +84,22 @@ struct append_job {
     uint32_t room_count, record_count;
     struct append_room rooms[JOB_APPEND_ROOMS];
     struct slice records[JOB_APPEND_RECORDS];
+};
+
+/* A room's log that becomes a frozen key. */
+struct freeze_room {
+    struct slice room_id;
+    uint64_t number;
+    int32_t result; /* as persist/cache.h: 0, -ESTALE, -ENOENT, -EEXIST, -EIO */
+    uint32_t zero;
+    void *batch; /* the asker's */
+};
+
+/* status as for APPEND; -ENODATA: a log is not there, or its frozen key is already. */
+struct freeze_job {
+    uint32_t room_count;
+    uint32_t zero;
+    struct freeze_room rooms[JOB_FLUSH_ROOMS];
 };
 
 /* What became of a room's records. */

@@ -1,5 +1,5 @@
 /*
- * pipeline.c - see pipeline.h: opening, the turn, and the modes.
+ * pipeline.c - see pipeline.h: the turn, the modes, and what is told to people.
  *
  * One turn of the persistence thread in this mode, after the lanes:
  *  1 answers   of the thread at Redis, of the flushers, of the readers
@@ -12,218 +12,19 @@
 
 #include "core/check.h"
 #include "core/log.h"
-#include "persist/embedded.h"
 #include "persist/lane.h"
-#include "persist/secret.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 enum {
-    BACKOFF_MIN_NS = 50 * 1000 * 1000,
     PING_NS = 1000 * 1000 * 1000,
     WAIT_NS = 1000 * 1000 * 1000,
-    END_STEP_NS = 2 * 1000 * 1000,
     EVENTS_MAX = 16,
-    WORKER_IN_BYTES = 4096, /* jobs are pointers */
-    WORKER_OUT_BYTES = 16384,
-    READER_RING_BYTES = 4 * 1024 * 1024,
-    BOOT_ID_BYTES = 36,
 };
 
 static const uint64_t BACKOFF_MAX_NS = 5000000000;
-static const uint64_t END_NS = 20000000000; /* for what is left when the server stops */
-
-_Static_assert(READER_RING_BYTES / 4 >= READ_OVERLAY_BYTES_MAX * 2, "a question fits its ring");
-
-/* --- opening --- */
-
-static void take_config(struct pipeline *pipeline, const struct config *config)
-{
-    pipeline->has_cache = config->persist_cache == 0;
-    pipeline->sync = config->persist_flush_mode == 1;
-    pipeline->flush_messages = pipeline->sync ? 1 : config->persist_flush_messages;
-    pipeline->flush_interval_ns = config->persist_flush_interval * 1000000;
-    pipeline->flush_bytes = config->persist_flush_bytes;
-    pipeline->flusher_count = (uint32_t)config->persist_flushers;
-    pipeline->reader_count = (uint32_t)config->persist_readers;
-    pipeline->bulk_max = pipeline->sync ? 1 : MONGO_BULK_MAX;
-    /* A job takes as many as it has commands; the rest is for rooms. */
-    pipeline->batch_count =
-        (uint32_t)config->persist_pending_rooms + (PIPE_APPENDS + 1) * JOB_APPEND_ROOMS;
-    pipeline->room_count = 4 * pipeline->batch_count;
-}
-
-static int resolve(struct pipeline *pipeline, const struct config *config, char *ret_why,
-                   size_t why_size)
-{
-    int error =
-        secret_resolve("[persist] mongodb_uri", config->persist_mongodb_uri, pipeline->mongodb_uri,
-                       sizeof(pipeline->mongodb_uri), ret_why, why_size);
-    if (error == 0 && pipeline->has_cache) {
-        error = secret_resolve("[persist] redis_url", config->persist_redis_url,
-                               pipeline->redis_url, sizeof(pipeline->redis_url), ret_why, why_size);
-    }
-    pipeline->cache = (struct cache_options){
-        .url = pipeline->redis_url,
-        .ca_file = config->persist_redis_ca_file,
-        .prefix = config->persist_redis_prefix,
-        .connect_ms = (uint32_t)config->persist_store_connect,
-        .reply_ms = (uint32_t)config->persist_redis_timeout,
-    };
-    return error;
-}
-
-static int pipeline_open(struct persist *persist, char *ret_why, size_t why_size)
-{
-    const struct config *config = persist->config;
-    struct pipeline *pipeline = mem_alloc(&persist->plan, "pipeline", sizeof(*pipeline));
-
-    if (pipeline == NULL) {
-        (void)snprintf(ret_why, why_size, "no memory for the pipeline");
-        return -ENOMEM;
-    }
-    persist->pipeline = pipeline;
-    take_config(pipeline, config);
-    const int error = resolve(pipeline, config, ret_why, why_size);
-    if (error < 0) {
-        return error;
-    }
-    const struct mongo_options options = {
-        .uri = pipeline->mongodb_uri,
-        .connect_ms = (uint32_t)config->persist_store_connect,
-        .socket_ms = (uint32_t)config->persist_store_timeout,
-        .clients = pipeline->flusher_count + pipeline->reader_count,
-        .plan = &persist->plan,
-    };
-    return mongo_open(&options, &pipeline->mongo, ret_why, why_size);
-}
-
-static struct worker_options worker_options(struct persist *persist, const char *name,
-                                            uint32_t in_bytes, uint32_t out_bytes)
-{
-    return (struct worker_options){
-        .name = name,
-        .in_bytes = in_bytes,
-        .out_bytes = out_bytes,
-        .asker_bell = &persist->bell,
-        .asker_ring = persist->ring,
-        .asker_tag = os_tag(1, 0, 0),
-    };
-}
-
-static struct slice boot_id(char bytes[BOOT_ID_BYTES])
-{
-    embedded_boot_id(bytes);
-    return (struct slice){bytes, BOOT_ID_BYTES};
-}
-
-static int open_flushers(struct persist *persist, struct mem_plan *plan, char *why, size_t size)
-{
-    struct pipeline *pipeline = persist->pipeline;
-    char id[BOOT_ID_BYTES];
-    const struct flush_options options = {
-        .cache = pipeline->has_cache ? &pipeline->cache : NULL,
-        .mongo = pipeline->mongo,
-        .bulk_max = pipeline->bulk_max,
-        .keys_max = persist->keys_max,
-        .boot_id = boot_id(id),
-    };
-    const struct worker_options worker =
-        worker_options(persist, "damso-flush", WORKER_IN_BYTES, WORKER_OUT_BYTES);
-    int error = 0;
-
-    for (uint32_t i = 0; error == 0 && i < pipeline->flusher_count; i++) {
-        struct flusher *flusher = NULL;
-        error = flusher_open(&options, &worker, plan, &flusher, why, size);
-        if (plan->mode == MEM_MAP && error == 0) {
-            pipeline->opened_flushers[i] = flusher;
-        }
-    }
-    return error;
-}
-
-static int open_readers(struct persist *persist, struct mem_plan *plan, char *why, size_t size)
-{
-    struct pipeline *pipeline = persist->pipeline;
-    struct reader_options options = {
-        .cache = pipeline->has_cache ? &pipeline->cache : NULL,
-        .mongo = pipeline->mongo,
-        .keys_max = persist->keys_max,
-        .page_bytes = persist->page_bytes,
-        .password_workers = persist->password_workers,
-        .password_queue = persist->password_queue,
-    };
-    const struct worker_options worker = worker_options(
-        persist, "damso-read", READER_RING_BYTES,
-        persist->page_bytes > READER_RING_BYTES / 8 ? 8 * persist->page_bytes : READER_RING_BYTES);
-    int error = 0;
-
-    for (uint32_t i = 0; error == 0 && i < pipeline->reader_count; i++) {
-        error = reader_open(&options, &worker, plan, &pipeline->readers[i], why, size);
-        options.password_workers = 0; /* the first one has them all */
-    }
-    return error;
-}
-
-static void pipeline_reserve(struct persist *persist, struct mem_plan *plan)
-{
-    static struct pipeline counted; /* for damsod --plan */
-    const bool counts = plan->mode == MEM_COUNT;
-
-    if (counts) {
-        counted = (struct pipeline){.cache.url = ""};
-        persist->pipeline = &counted;
-        take_config(&counted, persist->config);
-    }
-    struct pipeline *pipeline = persist->pipeline;
-    pipe_rooms_reserve(pipeline, plan);
-    pipe_stages_reserve(persist, plan);
-    pipe_reads_reserve(pipeline, plan);
-    pipeline->flushers =
-        mem_reserve(plan, "flushers", sizeof(struct pipe_flusher), pipeline->flusher_count);
-    const struct worker_options worker =
-        worker_options(persist, "damso-append", WORKER_IN_BYTES, WORKER_OUT_BYTES);
-    int error = appender_open(&pipeline->appender, &pipeline->cache, &worker, plan,
-                              pipeline->open_why, sizeof(pipeline->open_why));
-    error = error == 0
-                ? open_flushers(persist, plan, pipeline->open_why, sizeof(pipeline->open_why))
-                : error;
-    pipeline->open_error =
-        error == 0 ? open_readers(persist, plan, pipeline->open_why, sizeof(pipeline->open_why))
-                   : error;
-}
-
-static int start_workers(struct pipeline *pipeline)
-{
-    int error = worker_start(&pipeline->appender.worker);
-
-    for (uint32_t i = 0; error == 0 && i < pipeline->flusher_count; i++) {
-        pipeline->flushers[i].flusher = pipeline->opened_flushers[i];
-        error = worker_start(flusher_worker(pipeline->flushers[i].flusher));
-    }
-    for (uint32_t i = 0; error == 0 && i < pipeline->reader_count; i++) {
-        error = reader_start(pipeline->readers[i]);
-    }
-    return error;
-}
-
-static int pipeline_start(struct persist *persist)
-{
-    struct pipeline *pipeline = persist->pipeline;
-
-    if (pipeline->open_error < 0) {
-        log_error("persistence cannot start reason=\"%s\"", pipeline->open_why);
-        return pipeline->open_error;
-    }
-    pipe_rooms_init(pipeline);
-    pipe_stages_init(persist);
-    pipe_reads_init(pipeline);
-    pipeline->backoff_ns = BACKOFF_MIN_NS;
-    pipeline->mongodb_backoff_ns = BACKOFF_MIN_NS;
-    return start_workers(pipeline);
-}
 
 /* --- what is told to people, once each --- */
 
@@ -306,7 +107,7 @@ void pipe_mongodb_worked(struct persist *persist)
     struct pipeline *pipeline = persist->pipeline;
 
     pipeline->mongodb_retry_ns = 0;
-    pipeline->mongodb_backoff_ns = BACKOFF_MIN_NS;
+    pipeline->mongodb_backoff_ns = PIPE_BACKOFF_MIN_NS;
     mongodb_is(persist, true, NULL);
 }
 
@@ -362,7 +163,8 @@ void pipe_ask(struct persist *persist, struct worker *worker, const struct job_h
 
 bool pipe_in_flight(const struct pipeline *pipeline)
 {
-    bool any = pipeline->append_count > 0 || pipeline->connecting || pipeline->pinging;
+    bool any = pipeline->append_count > 0 || pipeline->connecting || pipeline->pinging ||
+               pipeline->freezing;
 
     for (uint32_t i = 0; i < pipeline->flusher_count; i++) {
         any = any || pipeline->flushers[i].op != 0;
@@ -370,7 +172,7 @@ bool pipe_in_flight(const struct pipeline *pipeline)
     return any;
 }
 
-static void ask_flusher(struct persist *persist, enum job_op op)
+void pipe_ask_flusher(struct persist *persist, enum job_op op)
 {
     struct pipe_flusher *flusher = &persist->pipeline->flushers[0];
     const struct job_head head = {.op = op, .number = persist->pipeline->owner};
@@ -403,10 +205,13 @@ static void start_done(struct persist *persist, const struct job_answer *answer)
         mongodb_is(persist, false, answer);
         set_state(persist, PERSIST_DOWN, answer);
         later(pipeline);
+        if (pipeline->has_cache && !pipeline->connecting) {
+            ask_redis(persist, JOB_CONNECT);
+        }
         return;
     }
     pipeline->owner = answer->number;
-    pipeline->backoff_ns = BACKOFF_MIN_NS;
+    pipeline->backoff_ns = PIPE_BACKOFF_MIN_NS;
     pipeline->retry_at_ns = 0;
     pipe_mongodb_worked(persist);
     pipeline->mode = pipeline->has_cache ? PIPE_CONNECTING : PIPE_DIRECT;
@@ -430,6 +235,13 @@ static void connect_done(struct persist *persist, const struct job_answer *answe
     struct pipeline *pipeline = persist->pipeline;
 
     pipeline->connecting = false;
+    if (answer->number != pipeline->owner || pipeline->mode == PIPE_OFFLINE) {
+        /* Only a look, while MongoDB was away: Redis is told of too. */
+        if (answer->status < 0) {
+            redis_is(persist, false, answer);
+        }
+        return;
+    }
     if (answer->status < 0) {
         go_direct(persist, answer);
     } else {
@@ -453,7 +265,7 @@ static void drain_done(struct persist *persist, const struct job_answer *answer)
         }
         pipeline->mode = PIPE_CACHED;
         pipeline->served = true;
-        pipeline->backoff_ns = BACKOFF_MIN_NS;
+        pipeline->backoff_ns = PIPE_BACKOFF_MIN_NS;
         redis_is(persist, true, NULL);
     }
 }
@@ -464,6 +276,8 @@ static void redis_answered(struct persist *persist, const struct job_answer *ans
         connect_done(persist, answer);
     } else if (answer->op == JOB_APPEND) {
         pipe_append_done(persist, answer);
+    } else if (answer->op == JOB_FREEZE) {
+        pipe_freeze_done(persist, answer);
     } else {
         persist->pipeline->pinging = false;
         if (answer->status < 0) {
@@ -529,8 +343,11 @@ static bool take_answers(struct persist *persist)
     bool any = pipe_reads_pass(persist);
     uint32_t size;
 
-    for (const struct job_answer *answer = worker_answer(redis, &size); answer != NULL;
-         answer = worker_answer(redis, &size)) {
+    while (pipeline->has_cache) {
+        const struct job_answer *answer = worker_answer(redis, &size);
+        if (answer == NULL) {
+            break;
+        }
         redis_answered(persist, answer);
         worker_next(redis);
         any = true;
@@ -573,7 +390,7 @@ static void step(struct persist *persist)
     switch (pipeline->mode) {
     case PIPE_OFFLINE:
         if (pipeline->flushers[0].op == 0 && now_ns >= pipeline->retry_at_ns) {
-            ask_flusher(persist, JOB_START);
+            pipe_ask_flusher(persist, JOB_START);
         }
         break;
     case PIPE_CONNECTING:
@@ -583,7 +400,7 @@ static void step(struct persist *persist)
         break;
     case PIPE_DRAINING:
         if (!pipe_in_flight(pipeline) && mongodb_may) {
-            ask_flusher(persist, JOB_DRAIN);
+            pipe_ask_flusher(persist, JOB_DRAIN);
         }
         break;
     case PIPE_DIRECT:
@@ -612,6 +429,7 @@ static bool give_jobs(struct persist *persist)
     }
     if (pipeline->mode == PIPE_CACHED) {
         any = pipe_append_some(persist);
+        any = (mongodb_may && pipe_freeze_some(persist)) || any;
         any = (mongodb_may && pipe_flush_some(persist)) || any;
     } else if (pipeline->mode == PIPE_DIRECT && mongodb_may) {
         any = pipe_direct_some(persist);
@@ -635,7 +453,7 @@ static void show_backlog(struct persist *persist)
                 oldest_ns == UINT64_MAX ? 0 : (os_now_ns() - oldest_ns) / 1000000000);
 }
 
-static bool pipeline_turn(struct persist *persist)
+bool pipe_turn(struct persist *persist)
 {
     struct pipeline *pipeline = persist->pipeline;
     struct os_event events[EVENTS_MAX];
@@ -660,7 +478,7 @@ static bool pipeline_turn(struct persist *persist)
     return any;
 }
 
-static int64_t pipeline_wait_ns(const struct persist *persist)
+int64_t pipe_wait_ns(const struct persist *persist)
 {
     const struct pipeline *pipeline = persist->pipeline;
     const uint64_t now_ns = os_now_ns();
@@ -676,105 +494,3 @@ static int64_t pipeline_wait_ns(const struct persist *persist)
     }
     return (int64_t)(wait_ns > LANE_WAIT_NS ? wait_ns : LANE_WAIT_NS);
 }
-
-/* --- the end --- */
-
-/* What was given up is handed over again only to the next run: shards are gone. */
-static bool is_given_up(const struct persist *persist)
-{
-    bool any = persist->pipeline->resetting;
-
-    for (uint32_t i = 0; i < persist->lane_count; i++) {
-        any = any || persist->pipeline->stages[i].rewinding;
-    }
-    return any;
-}
-
-static bool all_is_stored(const struct persist *persist)
-{
-    bool all = !is_given_up(persist) && !pipe_is_recovering(persist);
-
-    for (uint32_t i = 0; i < persist->lane_count; i++) {
-        const struct pipe_stage *stage = &persist->pipeline->stages[i];
-        all =
-            all && stage->first == stage->end && stage->oldest == NULL && !persist->lanes[i].stuck;
-    }
-    return all;
-}
-
-/* Flushes what is left as long as MongoDB takes it; the journal has the rest. */
-static bool pipeline_drain(struct persist *persist)
-{
-    struct pipeline *pipeline = persist->pipeline;
-    struct os_event events[EVENTS_MAX];
-    const uint64_t now_ns = os_now_ns();
-
-    if (!pipeline->ending) {
-        pipeline->ending = true;
-        pipeline->end_by_ns = now_ns + END_NS;
-    }
-    (void)pipeline_turn(persist);
-    const bool stored = all_is_stored(persist) && !pipeline->fenced && pipeline->served;
-    if (stored && !pipeline->end_asked && !pipe_in_flight(pipeline)) {
-        pipeline->end_asked = true;
-        ask_flusher(persist, JOB_END);
-    }
-    (void)!os_turn(persist->ring, END_STEP_NS, events, EVENTS_MAX);
-    const bool hopeless = pipeline->fenced || !pipeline->served ||
-                          (!stored && pipeline->mongodb_retry_ns > 0) || is_given_up(persist);
-    return !pipeline->end_answered && !hopeless && now_ns < pipeline->end_by_ns;
-}
-
-static void pipeline_stop(struct persist *persist)
-{
-    struct pipeline *pipeline = persist->pipeline;
-
-    worker_end(&pipeline->appender.worker);
-    for (uint32_t i = 0; i < pipeline->flusher_count && pipeline->opened_flushers[i] != NULL; i++) {
-        worker_end(flusher_worker(pipeline->opened_flushers[i]));
-    }
-    for (uint32_t i = 0; i < pipeline->reader_count && pipeline->readers[i] != NULL; i++) {
-        worker_end(reader_worker(pipeline->readers[i]));
-    }
-    worker_stop(&pipeline->appender.worker);
-    for (uint32_t i = 0; i < pipeline->flusher_count; i++) {
-        if (pipeline->opened_flushers[i] != NULL) {
-            worker_stop(flusher_worker(pipeline->opened_flushers[i]));
-            flusher_close(pipeline->opened_flushers[i]);
-        }
-    }
-    for (uint32_t i = 0; i < pipeline->reader_count; i++) {
-        if (pipeline->readers[i] != NULL) {
-            worker_stop(reader_worker(pipeline->readers[i]));
-            reader_close(pipeline->readers[i]);
-        }
-    }
-    appender_close(&pipeline->appender);
-}
-
-static void pipeline_close(struct persist *persist)
-{
-    if (persist->pipeline != NULL) {
-        mongo_close(persist->pipeline->mongo);
-    }
-}
-
-static bool pipeline_is_full(const struct persist *persist)
-{
-    (void)persist;
-    return false; /* pipe_take says it of each lane */
-}
-
-const struct persist_engine pipeline_engine = {
-    .open = pipeline_open,
-    .reserve = pipeline_reserve,
-    .start = pipeline_start,
-    .take = pipe_take,
-    .is_full = pipeline_is_full,
-    .request = pipe_request,
-    .turn = pipeline_turn,
-    .wait_ns = pipeline_wait_ns,
-    .drain = pipeline_drain,
-    .stop = pipeline_stop,
-    .close = pipeline_close,
-};

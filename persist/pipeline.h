@@ -20,11 +20,10 @@
  *        v again after a while       v                     |  v                 | all is handed
  *     OFFLINE                     DIRECT -----CONNECT ok---+ DIRECT <-----------+ over again
  *
- * Walk:       pipeline.c (turns, modes), pipeline_room.c (rooms and batches), pipeline_stage.c
- *             (records taken, append and direct jobs), pipeline_flush.c (flush jobs),
- *             pipeline_read.c (questions).
- * Threads:    the persistence thread's.
- * Units:      sizes in bytes, _ns of the monotonic clock.
+ * Walk:       pipeline_open.c (start and end), pipeline.c (turns, modes), pipeline_room.c (rooms
+ * and batches), pipeline_stage.c (records taken, append and direct jobs), pipeline_flush.c (flush
+ * jobs), pipeline_read.c (questions). Threads:    the persistence thread's. Units:      sizes in
+ * bytes, _ns of the monotonic clock.
  *
  * Invariants: (Z1) a lane's watermark is below the first record of every batch of it, and below its
  *                  first staged record that is not done.
@@ -48,6 +47,7 @@ enum {
     PIPE_WAITERS = 4096,   /* of shards, for all of them */
     PIPE_APPENDS = 2,      /* append jobs at a time: one in hand, the next one ready */
     PIPE_URL_BYTES = 4096,
+    PIPE_BACKOFF_MIN_NS = 50 * 1000 * 1000, /* before the next attempt at a store; doubles */
 };
 
 enum pipe_mode { PIPE_OFFLINE, PIPE_CONNECTING, PIPE_DRAINING, PIPE_CACHED, PIPE_DIRECT };
@@ -90,8 +90,7 @@ struct pipe_batch {
     uint64_t first_seq, last_seq;
     uint64_t bytes;
     uint64_t begun_ns;
-    bool frozen; /* in Redis, as far as we know */
-    bool due;    /* in the list of those to be flushed */
+    bool due; /* in the list of those to be frozen, or being frozen: not in that of the open ones */
 };
 
 enum staged_state { STAGED_WAITING, STAGED_IN_JOB, STAGED_DONE };
@@ -222,7 +221,10 @@ struct pipeline {
     struct pipe_batch *batches;
     struct pipe_batch *free_batches;
     uint32_t free_batch_count;
-    struct pipe_list due;
+    struct pipe_list due;   /* to be frozen */
+    struct pipe_list ready; /* frozen, to be flushed */
+    struct freeze_job freeze;
+    bool freezing;                                /* it is at the appender */
     struct pipe_batch *newest_open, *oldest_open; /* open and not due */
     uint64_t open_bytes;                          /* of those */
     uint64_t number;                              /* of the last frozen key */
@@ -267,11 +269,14 @@ struct slice pipe_room_id(const struct pipe_room *room);
  * were reserved. */
 void pipe_batch_add(struct persist *persist, uint32_t lane, const struct staged *entry);
 
-/* To be flushed; once. */
+/* To be frozen and flushed; once. */
 void pipe_batch_set_due(struct pipeline *pipeline, struct pipe_batch *batch);
 
-/* Leaves the due ones, to be flushed now: its room has no open batch any more. */
-void pipe_batch_begin(struct pipe_batch *batch);
+/* Is frozen: its room has no open batch any more. */
+void pipe_batch_begin(struct pipeline *pipeline, struct pipe_batch *batch);
+
+/* Is to be flushed (again). */
+void pipe_batch_set_ready(struct pipeline *pipeline, struct pipe_batch *batch);
 
 /* Is stored, or given up: gone. */
 void pipe_batch_end(struct persist *persist, struct pipe_batch *batch);
@@ -306,7 +311,10 @@ bool pipe_is_recovering(const struct persist *persist);
 
 /* --- pipeline_flush.c --- */
 
-/* Marks what is due and gives batches to idle flushers. True: one was given. */
+/* Marks what is due and has it frozen; gives what is frozen to idle flushers. True: one was given.
+ */
+bool pipe_freeze_some(struct persist *persist);
+void pipe_freeze_done(struct persist *persist, const struct job_answer *answer);
 bool pipe_flush_some(struct persist *persist);
 void pipe_flush_done(struct persist *persist, struct pipe_flusher *flusher,
                      const struct job_answer *answer);
@@ -321,7 +329,16 @@ void pipe_request(struct persist *persist, uint32_t lane, const void *request, u
 /* Passes on what readers answered. True: something was. */
 bool pipe_reads_pass(struct persist *persist);
 
-/* --- pipeline.c: what the others report --- */
+/* --- pipeline.c --- */
+
+/* As struct persist_engine has them. */
+bool pipe_turn(struct persist *persist);
+int64_t pipe_wait_ns(const struct persist *persist);
+
+/* START, DRAIN or END, of the first flusher. */
+void pipe_ask_flusher(struct persist *persist, enum job_op op);
+
+/* What the others report. */
 
 /* Redis cannot be trusted any more: reset as soon as no job is in flight. */
 void pipe_distrust(struct persist *persist, const struct job_answer *answer);

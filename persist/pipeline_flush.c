@@ -7,7 +7,6 @@
 #include <errno.h>
 
 enum {
-    LOOKS_MAX = 4096, /* at due batches in one turn: those whose room is being flushed wait */
     OLDEST_AT_A_TIME = 64,
 };
 
@@ -60,7 +59,71 @@ uint64_t pipe_flush_due_ns(const struct persist *persist)
     return oldest != NULL ? due_ns(persist->pipeline, oldest) : UINT64_MAX;
 }
 
-/* --- jobs --- */
+/* --- freezing --- */
+
+/* Takes due batches off the list whose room is not being flushed already (Z3); the others stay in
+ * it, in their order. */
+static void fill_freeze(struct pipeline *pipeline)
+{
+    struct freeze_job *job = &pipeline->freeze;
+    struct pipe_batch *before = NULL;
+    struct pipe_batch *next = NULL;
+
+    job->room_count = 0;
+    for (struct pipe_batch *batch = pipeline->due.first;
+         batch != NULL && job->room_count < JOB_FLUSH_ROOMS; batch = next) {
+        next = batch->next;
+        if (batch->room->flushing != NULL) {
+            before = batch;
+            continue;
+        }
+        *(before != NULL ? &before->next : &pipeline->due.first) = next;
+        pipeline->due.last = pipeline->due.last == batch ? before : pipeline->due.last;
+        job->rooms[job->room_count++] = (struct freeze_room){
+            .room_id = pipe_room_id(batch->room), .number = batch->number, .batch = batch};
+    }
+}
+
+/* By the thread that appends: what it was given before is in the list when it is frozen, what it is
+ * given after is in the next one. Until the answer comes the batch is the room's open one. */
+bool pipe_freeze_some(struct persist *persist)
+{
+    struct pipeline *pipeline = persist->pipeline;
+
+    mark_due(persist);
+    if (pipeline->freezing) {
+        return false;
+    }
+    fill_freeze(pipeline);
+    if (pipeline->freeze.room_count == 0) {
+        return false;
+    }
+    const struct job_head head = {
+        .op = JOB_FREEZE, .number = pipeline->owner, .job = &pipeline->freeze};
+    pipeline->freezing = true;
+    pipe_ask(persist, &pipeline->appender.worker, &head);
+    return true;
+}
+
+void pipe_freeze_done(struct persist *persist, const struct job_answer *answer)
+{
+    struct pipeline *pipeline = persist->pipeline;
+
+    pipeline->freezing = false;
+    if (answer->status == -ESTALE) {
+        pipe_fence(persist);
+    } else if (answer->status < 0) {
+        pipe_distrust(persist, answer);
+    }
+    if (pipeline->resetting || pipeline->fenced) {
+        return;
+    }
+    for (uint32_t i = 0; i < pipeline->freeze.room_count; i++) {
+        pipe_batch_begin(pipeline, pipeline->freeze.rooms[i].batch);
+    }
+}
+
+/* --- flushing --- */
 
 /* Whether the batch may go with those that the job has: up to one bulk together, a larger one
  * alone.
@@ -77,45 +140,33 @@ static void add_batch(struct pipe_flusher *flusher, struct pipe_batch *batch)
 {
     struct flush_job *job = &flusher->job;
 
-    pipe_batch_begin(batch);
     flusher->batches[job->room_count] = batch;
     job->rooms[job->room_count++] = (struct flush_room){
         .room_id = pipe_room_id(batch->room),
         .number = batch->number,
         .first_seq = batch->first_seq,
         .last_seq = batch->last_seq,
-        .frozen = batch->frozen,
+        .frozen = true,
         .check = batch->room->stored_seq == 0,
         .renew = batch->room->renew,
         .room = batch->room,
     };
 }
 
-/* Fills the job from the due list; what cannot go now stays in it, in its order. */
+/* Fills the job from those that are ready, in their order. */
 static void fill(struct pipeline *pipeline, struct pipe_flusher *flusher)
 {
-    struct pipe_batch *before = NULL;
-    struct pipe_batch *batch = pipeline->due.first;
     uint64_t records = 0;
     uint64_t bytes = 0;
 
-    for (uint32_t looks = 0; batch != NULL && looks < LOOKS_MAX; looks++) {
-        struct pipe_batch *next = batch->next;
-        const bool may_go =
-            batch->room->flushing == NULL || batch->room->flushing == batch; /* Z3 */
-        if (may_go && !fits(pipeline, &flusher->job, records, bytes, batch)) {
-            return;
-        }
-        if (may_go) {
-            *(before != NULL ? &before->next : &pipeline->due.first) = next;
-            pipeline->due.last = pipeline->due.last == batch ? before : pipeline->due.last;
-            records += batch->count;
-            bytes += batch->bytes;
-            add_batch(flusher, batch);
-        } else {
-            before = batch;
-        }
-        batch = next;
+    for (struct pipe_batch *batch = pipeline->ready.first;
+         batch != NULL && fits(pipeline, &flusher->job, records, bytes, batch);
+         batch = pipeline->ready.first) {
+        pipeline->ready.first = batch->next;
+        pipeline->ready.last = batch->next == NULL ? NULL : pipeline->ready.last;
+        records += batch->count;
+        bytes += batch->bytes;
+        add_batch(flusher, batch);
     }
 }
 
@@ -141,8 +192,7 @@ bool pipe_flush_some(struct persist *persist)
     const uint32_t most = pipeline->mongodb_retry_ns > 0 ? 1 : pipeline->flusher_count;
     bool any = false;
 
-    mark_due(persist);
-    for (uint32_t i = 0; i < most && pipeline->due.first != NULL; i++) {
+    for (uint32_t i = 0; i < most && pipeline->ready.first != NULL; i++) {
         struct pipe_flusher *flusher = &pipeline->flushers[i];
         if (flusher->op == 0) {
             any = flush_one(persist, flusher) || any;
@@ -153,14 +203,6 @@ bool pipe_flush_some(struct persist *persist)
 
 /* --- results --- */
 
-/* The batch stays in Redis for the next attempt. */
-static void flush_later(struct persist *persist, struct pipe_batch *batch,
-                        const struct flush_room *result)
-{
-    batch->frozen = result->frozen;
-    pipe_batch_set_due(persist->pipeline, batch);
-}
-
 static void flush_took(struct persist *persist, struct pipe_batch *batch,
                        const struct flush_room *result)
 {
@@ -168,7 +210,7 @@ static void flush_took(struct persist *persist, struct pipe_batch *batch,
 
     switch (result->result) {
     case FLUSH_UNDONE:
-        flush_later(persist, batch, result);
+        pipe_batch_set_ready(persist->pipeline, batch); /* it stays frozen */
         return;
     case FLUSH_PASSED:
         pipe_room_is_absent(room);

@@ -210,23 +210,25 @@ void pipe_batch_set_due(struct pipeline *pipeline, struct pipe_batch *batch)
     if (batch->due) {
         return;
     }
-    if (batch->room->open == batch) {
-        leave_open(pipeline, batch);
-    }
+    leave_open(pipeline, batch);
     batch->due = true;
     list_push(&pipeline->due, batch);
 }
 
-void pipe_batch_begin(struct pipe_batch *batch)
+void pipe_batch_begin(struct pipeline *pipeline, struct pipe_batch *batch)
 {
     struct pipe_room *room = batch->room;
 
+    CHECK(room->open == batch && room->flushing == NULL && batch->due); /* Z3 */
+    room->open = NULL;
+    room->flushing = batch;
     batch->due = false;
-    if (room->open == batch) {
-        room->open = NULL;
-        CHECK(room->flushing == NULL); /* Z3 */
-        room->flushing = batch;
-    }
+    pipe_batch_set_ready(pipeline, batch);
+}
+
+void pipe_batch_set_ready(struct pipeline *pipeline, struct pipe_batch *batch)
+{
+    list_push(&pipeline->ready, batch);
 }
 
 void pipe_batch_end(struct persist *persist, struct pipe_batch *batch)
@@ -281,6 +283,7 @@ void pipe_rooms_reset(struct persist *persist)
         stage->newest = NULL;
     }
     pipeline->due = (struct pipe_list){0};
+    pipeline->ready = (struct pipe_list){0};
     pipeline->newest_open = NULL;
     pipeline->oldest_open = NULL;
     pipeline->pending_messages = 0;

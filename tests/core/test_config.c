@@ -195,8 +195,8 @@ static void values_of_the_wrong_form_are_told_with_the_form(void)
             "damso.conf:2: [timeouts] pong: \"20\" is not a duration such as 500ms, 30s, 5m or 1h "
             "(Time for a client to answer that.)");
     refuses("[persist]\nmode = redis\n",
-            "damso.conf:2: [persist] mode: \"redis\" is not one of embedded (Where history is "
-            "kept; embedded is SQLite in the data directory.)");
+            "damso.conf:2: [persist] mode: \"redis\" is not one of embedded|redis+mongodb (Where "
+            "history is kept: SQLite in the data directory, or Redis before MongoDB.)");
     refuses("[auth]\nissuer =\n",
             "damso.conf:2: [auth] issuer: \"\" has 0 characters, must have 1 to 255 (Issuer (iss) "
             "of our tokens, and the only one accepted.)");

@@ -112,6 +112,24 @@ bool persist_is_well(const struct persist *persist)
     return true;
 }
 
+bool persist_replays_later(const struct persist *persist)
+{
+    (void)persist;
+    return false;
+}
+
+enum persist_state persist_state(struct persist *persist, char *ret_why, size_t why_size)
+{
+    (void)persist, (void)ret_why, (void)why_size;
+    return PERSIST_READY;
+}
+
+bool persist_is_fenced(const struct persist *persist)
+{
+    (void)persist;
+    return false;
+}
+
 void persist_close(struct persist *persist)
 {
     (void)persist;
