@@ -43,12 +43,12 @@ static void set_well(struct persist *persist)
     metrics_set(&persist->metrics->mongodb_up, pipeline->mongodb_up);
 }
 
-static void set_state(struct persist *persist, enum persist_state state,
+static void set_state(struct persist *persist, enum persist_state state, const char *what,
                       const struct job_answer *answer)
 {
     if (answer != NULL) {
         (void)pthread_mutex_lock(&persist->why_lock);
-        (void)snprintf(persist->why, sizeof(persist->why), "%.*s", (int)answer->why_bytes,
+        (void)snprintf(persist->why, sizeof(persist->why), "%s%.*s", what, (int)answer->why_bytes,
                        answer->why);
         (void)pthread_mutex_unlock(&persist->why_lock);
     }
@@ -203,7 +203,7 @@ static void start_done(struct persist *persist, const struct job_answer *answer)
 
     if (answer->status < 0) {
         mongodb_is(persist, false, answer);
-        set_state(persist, PERSIST_DOWN, answer);
+        set_state(persist, PERSIST_DOWN, "", answer);
         later(pipeline);
         if (pipeline->has_cache && !pipeline->connecting) {
             ask_redis(persist, JOB_CONNECT);
@@ -224,7 +224,7 @@ static void go_direct(struct persist *persist, const struct job_answer *answer)
     struct pipeline *pipeline = persist->pipeline;
 
     redis_is(persist, false, answer);
-    set_state(persist, PERSIST_DOWN, answer);
+    set_state(persist, PERSIST_DOWN, "Redis ([persist] redis_url) at ", answer);
     pipeline->mode = PIPE_DIRECT;
     pipeline->served = true;
     later(pipeline);
@@ -465,7 +465,7 @@ bool pipe_turn(struct persist *persist)
     }
     if (pipeline->served && !pipe_is_recovering(persist) &&
         atomic_load_explicit(&persist->state, memory_order_relaxed) != PERSIST_READY) {
-        set_state(persist, PERSIST_READY, NULL);
+        set_state(persist, PERSIST_READY, "", NULL);
     }
     any = give_jobs(persist) || any;
     pipe_stages_tell(persist);

@@ -224,16 +224,35 @@ static bool is_given_up(const struct persist *persist)
     return any;
 }
 
-static bool all_is_stored(const struct persist *persist)
+/* Whether nothing is on its way any more. */
+static bool is_through(const struct persist *persist)
 {
-    bool all = !is_given_up(persist) && !pipe_is_recovering(persist);
+    bool through = !is_given_up(persist) && !pipe_is_recovering(persist);
 
     for (uint32_t i = 0; i < persist->lane_count; i++) {
         const struct pipe_stage *stage = &persist->pipeline->stages[i];
-        all =
-            all && stage->first == stage->end && stage->oldest == NULL && !persist->lanes[i].stuck;
+        through = through && stage->first == stage->end && stage->oldest == NULL;
     }
-    return all;
+    return through && !pipe_in_flight(persist->pipeline);
+}
+
+static bool is_stuck(const struct persist *persist)
+{
+    bool any = false;
+
+    for (uint32_t i = 0; i < persist->lane_count; i++) {
+        any = any || persist->lanes[i].stuck;
+    }
+    return any;
+}
+
+/* Whether waiting longer stores nothing more. */
+static bool is_hopeless(const struct persist *persist, bool through)
+{
+    const struct pipeline *pipeline = persist->pipeline;
+
+    return pipeline->fenced || !pipeline->served || is_given_up(persist) ||
+           (through && is_stuck(persist)) || (!through && pipeline->mongodb_retry_ns > 0);
 }
 
 /* Flushes what is left as long as MongoDB takes it; the journal has the rest. */
@@ -248,15 +267,16 @@ static bool pipeline_drain(struct persist *persist)
         pipeline->end_by_ns = now_ns + END_NS;
     }
     (void)pipe_turn(persist);
-    const bool stored = all_is_stored(persist) && !pipeline->fenced && pipeline->served;
-    if (stored && !pipeline->end_asked && !pipe_in_flight(pipeline)) {
+    const bool through = is_through(persist);
+    if (is_hopeless(persist, through)) {
+        return false;
+    }
+    if (through && !pipeline->end_asked) {
         pipeline->end_asked = true;
         pipe_ask_flusher(persist, JOB_END);
     }
     (void)!os_turn(persist->ring, END_STEP_NS, events, EVENTS_MAX);
-    const bool hopeless = pipeline->fenced || !pipeline->served ||
-                          (!stored && pipeline->mongodb_retry_ns > 0) || is_given_up(persist);
-    return !pipeline->end_answered && !hopeless && now_ns < pipeline->end_by_ns;
+    return !pipeline->end_answered && now_ns < pipeline->end_by_ns;
 }
 
 static void pipeline_stop(struct persist *persist)
