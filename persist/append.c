@@ -65,6 +65,17 @@ static void ping_job(struct appender *appender, struct job_answer *answer)
     answer->redis_ns = os_now_ns() - begun_ns;
 }
 
+static void probe_job(struct appender *appender, struct job_answer *answer)
+{
+    if (!is_open(appender, answer)) {
+        return;
+    }
+    const int error = cache_probe(appender->cache);
+    if (error < 0) {
+        say(answer, error, cache_why(appender->cache));
+    }
+}
+
 static void append_result(void *context, uint32_t index, int result)
 {
     struct append_job *job = ((struct appender *)context)->job;
@@ -202,6 +213,9 @@ static void take(void *context, const void *request, uint32_t size)
         break;
     case JOB_PING:
         ping_job(appender, &answer);
+        break;
+    case JOB_PROBE:
+        probe_job(appender, &answer);
         break;
     case JOB_FREEZE:
         freeze_job(appender, head.job, &answer);

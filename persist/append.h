@@ -1,8 +1,8 @@
 /*
  * append.h - the thread that puts durable records into Redis.
  *
- * Walk:       from persist/pipeline.c (JOB_CONNECT, _PING, _APPEND, _FREEZE of persist/jobs.h); to
- *             persist/cache.h.
+ * Walk:       from persist/pipeline.c (JOB_CONNECT, _PROBE, _PING, _APPEND, _FREEZE of
+ * persist/jobs.h); to persist/cache.h.
  */
 #pragma once
 

@@ -49,9 +49,11 @@ enum { DONE, DONE_FOREIGN, NOT_THERE, EXISTS, NOT_THERE_FOREIGN };
 
 static const char *const scripts[CACHE_SCRIPTS] = {
     /* KEYS[2] log, ARGV[2..] records. SET and RPUSH are both refused at maxmemory; whichever comes
-     * first decides. A WRONGTYPE leaves nothing. */
+     * first decides. A WRONGTYPE leaves nothing. A log that is there though the room was not ours
+     * has what an older damsod appended after we took over: never part of our batch. */
     [CACHE_APPEND] =
-        FENCE "if fresh then " OWN "end local r = redis.pcall('RPUSH', KEYS[2], unpack(ARGV, 2)) "
+        FENCE "if fresh then if redis.call('TYPE', KEYS[2]).ok == 'list' then " PUT_BY "end " OWN
+              "end local r = redis.pcall('RPUSH', KEYS[2], unpack(ARGV, 2)) "
               "if type(r) == 'number' then return 0 end "
               "if not string.find(r.err, 'WRONGTYPE', 1, true) then return r end " AWAY
               "redis.call('RPUSH', KEYS[2], unpack(ARGV, 2)) return 1",

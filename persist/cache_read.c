@@ -310,6 +310,24 @@ int cache_remove_found(struct cache *cache, struct slice room_id, uint64_t owner
     return run(cache, cache_head(cache, keep ? CACHE_ORPHAN : CACHE_UNLINK, room_id, &key, 1));
 }
 
+int cache_probe(struct cache *cache)
+{
+    struct redis_reply reply;
+    char key[CACHE_PREFIX_BYTES_MAX + 8];
+    const int size = snprintf(key, sizeof(key), "%sprobe", cache->prefix);
+    int error = cache_settle(cache);
+
+    if (error == 0) {
+        const struct slice words[] = {
+            SLICE("SET"), {key, (uint32_t)size}, SLICE("1"), SLICE("EX"), SLICE("60")};
+        error = redis_command(cache->redis, 5, words, &reply);
+    }
+    if (error == 0 && reply.type == REDIS_ERROR) {
+        error = cache_give_up(cache, redis_error(reply.text), "it takes no writes", reply.text);
+    }
+    return error;
+}
+
 int cache_ping(struct cache *cache)
 {
     struct redis_reply reply;

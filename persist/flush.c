@@ -228,11 +228,14 @@ int flush_bulk_add(struct flusher *flusher, struct slice record, uint32_t room, 
 static int start(struct flusher *flusher)
 {
     const struct slice boot_id = {flusher->boot_id, flusher->boot_id_bytes};
+    const struct slice server_id = {flusher->server_id, flusher->server_id_bytes};
     uint64_t owner = 0;
 
     int error = store_mongo_prepare(flusher->store);
     error = error < 0 ? error : store_mongo_claim(flusher->store, &owner);
-    error = error < 0 ? error : store_mongo_run_begin(flusher->store, boot_id);
+    error = error < 0 ? error
+                      : store_mongo_run_begin(flusher->store, boot_id, server_id,
+                                              &flusher->answer.restarted);
     if (error < 0) {
         return flush_failed_mongodb(flusher, error);
     }
@@ -266,6 +269,8 @@ static int run(struct flusher *flusher, const struct job_head *head)
         return flush_job_run(flusher, head->job);
     case JOB_DIRECT:
         return flush_direct_run(flusher, head->job);
+    case JOB_CHECK:
+        return flush_check_owner(flusher);
     default:
         CHECK(head->op == JOB_END);
         return end(flusher);
@@ -283,7 +288,12 @@ static void take(void *context, const void *request, uint32_t size)
     memset(&flusher->answer, 0, sizeof(flusher->answer));
     flusher->answer.op = head.op;
     flusher->answer.job = head.job;
-    if (head.op == JOB_DRAIN || head.op == JOB_FLUSH || head.op == JOB_DIRECT) {
+    if (head.connection != flusher->connection && flusher->cache != NULL) {
+        /* The appender had to connect anew: ours may be as dead as its was, and not know it. */
+        cache_disconnect(flusher->cache);
+        flusher->connection = head.connection;
+    }
+    if (head.op != JOB_START && head.op != JOB_END) {
         flusher->owner = head.number;
     }
     flusher->checked_ns = 0;
@@ -382,6 +392,11 @@ int flusher_open(const struct flush_options *options, const struct worker_option
     flusher->bulk_max = options->bulk_max;
     flusher->boot_id_bytes = options->boot_id.size;
     memcpy(flusher->boot_id, options->boot_id.data, options->boot_id.size);
+    CHECK(options->server_id.size <= FLUSH_BOOT_ID_MAX);
+    flusher->server_id_bytes = options->server_id.size;
+    if (options->server_id.size > 0) {
+        memcpy(flusher->server_id, options->server_id.data, options->server_id.size);
+    }
     const int error = open_parts(options, worker, plan, flusher, ret_why, why_size);
     if (error == 0) {
         *ret = flusher;

@@ -29,7 +29,8 @@ struct flush_options {
     struct mongo *mongo;
     uint32_t bulk_max; /* documents of a bulk; 1 with persist.flush_mode = sync */
     uint32_t keys_max;
-    struct slice boot_id; /* 36 bytes, copied */
+    struct slice boot_id;   /* 36 bytes, copied */
+    struct slice server_id; /* of the data directory, at most 36 bytes, copied */
 };
 
 /* As appender_open. struct worker is the first member of struct flusher. */

@@ -96,6 +96,7 @@ struct flusher {
     struct store_mongo *store;
     struct cache *cache;  /* NULL: persist.cache = none */
     uint64_t cache_owner; /* that it is connected for */
+    uint32_t connection;  /* of the appender's, since when this one is */
     uint64_t owner;       /* of the job in hand, or the last one */
     uint64_t checked_ns;  /* of the last look at the owner; 0: not yet in this job */
     uint64_t
@@ -103,6 +104,8 @@ struct flusher {
     uint32_t bulk_max;
     uint32_t boot_id_bytes;
     char boot_id[FLUSH_BOOT_ID_MAX];
+    uint32_t server_id_bytes;
+    char server_id[FLUSH_BOOT_ID_MAX];
     struct job_answer answer; /* being made */
     struct flush_job *job;    /* in hand: FLUSH and DIRECT */
     int row_error;            /* of a row callback; told by it already */

@@ -30,6 +30,7 @@ enum {
 
 enum job_op {
     JOB_CONNECT = 1, /* append.c: connects to Redis, for owner */
+    JOB_PROBE,       /* append.c: whether Redis takes writes */
     JOB_PING,        /* append.c: a round trip, while there is nothing else */
     JOB_APPEND,      /* append.c: struct append_job */
     JOB_FREEZE, /* append.c: struct freeze_job; behind the appends that were asked for before */
@@ -37,14 +38,16 @@ enum job_op {
     JOB_DRAIN,  /* flush.c: whatever lies in Redis goes into MongoDB: taking over */
     JOB_FLUSH,  /* flush.c: struct flush_job, out of Redis */
     JOB_DIRECT, /* flush.c: struct flush_job, out of our memory */
+    JOB_CHECK,  /* flush.c: whether we are still the owner */
     JOB_END,    /* flush.c: all is stored: marks a clean stop */
 };
 
 /* A question. */
 struct job_head {
     uint32_t op;
-    uint32_t zero;
-    uint64_t number; /* CONNECT, DRAIN, FLUSH, DIRECT: the owner */
+    uint32_t
+        connection;  /* of the appender with Redis, counted: a flusher's own is made anew with it */
+    uint64_t number; /* the owner, but of START */
     void *job;       /* APPEND, FREEZE, FLUSH, DIRECT */
 };
 
@@ -64,7 +67,8 @@ struct job_answer {
     uint64_t redis_ns; /* of one round trip seen on the way, 0: none */
     uint64_t mongodb_ns;
     uint8_t where;  /* enum job_where */
-    bool restarted; /* CONNECT: Redis has another run_id than at the last one */
+    bool restarted; /* CONNECT: Redis has another run_id than at the last one. START: another
+                       damsod, of another data directory, was at work and may still be */
     uint16_t why_bytes;
     uint32_t quarantined; /* FLUSH, DIRECT: records that MongoDB refused or had another one for */
     char why[JOB_WHY_BYTES];

@@ -145,7 +145,8 @@ static int take_over(struct move *move, bool clean)
         error = store_mongo_prepare(move->store);
         error = error < 0 ? error : store_mongo_claim(move->store, &move->owner);
         if (error == 0 && !clean) {
-            error = store_mongo_run_begin(move->store, (struct slice){boot_id, sizeof(boot_id)});
+            error = store_mongo_run_begin(move->store, (struct slice){boot_id, sizeof(boot_id)},
+                                          SLICE("move"), NULL);
         }
     } while (move_again(move, error));
     if (error < 0) {

@@ -20,11 +20,16 @@
 
 enum {
     PING_NS = 1000 * 1000 * 1000,
-    WAIT_NS = 1000 * 1000 * 1000,
+    CHECK_NS = 1000 * 1000 * 1000,
+    TAKEOVER_NS = 2000 * 1000 * 1000, /* two looks of the one before us at the owner */
+    ACTIVE_NS = 1000 * 1000 * 1000,
+    IDLE_LOOK_NS = 200 * 1000 * 1000,
+    LOOK_NS = 20 * 1000 * 1000,
+    SYNC_LOOK_NS = 2 * 1000 * 1000,
     EVENTS_MAX = 16,
 };
 
-static const uint64_t BACKOFF_MAX_NS = 5000000000;
+static const uint64_t BACKOFF_MAX_NS = 2000000000;
 
 /* --- what is told to people, once each --- */
 
@@ -55,18 +60,36 @@ static void set_state(struct persist *persist, enum persist_state state, const c
     atomic_store_explicit(&persist->state, state, memory_order_release);
 }
 
-/* A line when it goes, or does not come for another reason than before; and one when it comes. */
+/* A reason that waiting does not mend, so that it is worth a line of its own. */
+static bool is_lasting(int status)
+{
+    return status == -EACCES || status == -EKEYREJECTED || status == -ENOTSUP ||
+           status == -EUCLEAN || status == -EINVAL || status == -EROFS;
+}
+
+/* A line when a store goes, one for another lasting reason why it does not come, one when it comes.
+ */
+static void tell_store(bool was_up, bool up, int last_status, const char *went, const char *store,
+                       const struct job_answer *answer)
+{
+    if (!up && (was_up || last_status == 0)) {
+        log_error("%s reason=\"%.*s\"", went, (int)answer->why_bytes, answer->why);
+    } else if (!up && answer->status != last_status && is_lasting(answer->status)) {
+        log_error("%s cannot be used yet reason=\"%.*s\"", store, (int)answer->why_bytes,
+                  answer->why);
+    }
+}
+
 static void redis_is(struct persist *persist, bool up, const struct job_answer *answer)
 {
     struct pipeline *pipeline = persist->pipeline;
 
-    if (!up && (pipeline->redis_up || pipeline->redis_status != answer->status)) {
-        log_error("Redis is away; messages go from the journal straight into MongoDB "
-                  "reason=\"%.*s\"",
-                  (int)answer->why_bytes, answer->why);
-    }
+    tell_store(pipeline->redis_up, up, pipeline->redis_status,
+               "Redis is away; messages go from the journal straight into MongoDB", "Redis",
+               answer);
     if (up && !pipeline->redis_up) {
-        log_notice("Redis is there prefix=%s", pipeline->cache.prefix);
+        log_notice("Redis is there prefix=%s restarted=%s", pipeline->cache.prefix,
+                   pipeline->redis_restarted ? "yes" : "no");
     }
     pipeline->redis_up = up;
     pipeline->redis_status = up ? 0 : answer->status;
@@ -77,10 +100,8 @@ static void mongodb_is(struct persist *persist, bool up, const struct job_answer
 {
     struct pipeline *pipeline = persist->pipeline;
 
-    if (!up && (pipeline->mongodb_up || pipeline->mongodb_status != answer->status)) {
-        log_error("MongoDB is away; what it does not have stays in the journal reason=\"%.*s\"",
-                  (int)answer->why_bytes, answer->why);
-    }
+    tell_store(pipeline->mongodb_up, up, pipeline->mongodb_status,
+               "MongoDB is away; what it does not have stays in the journal", "MongoDB", answer);
     if (up && !pipeline->mongodb_up) {
         log_notice("MongoDB is there database=%s", mongo_database(pipeline->mongo));
     }
@@ -96,22 +117,26 @@ void pipe_mongodb_failed(struct persist *persist, const struct job_answer *answe
     metrics_add(&persist->metrics->persist_retries_total, 1);
     metrics_add(&persist->metrics->persist_store_errors_total_mongodb, 1);
     pipeline->mongodb_retry_ns = os_now_ns() + pipeline->mongodb_backoff_ns;
-    pipeline->mongodb_backoff_ns = pipeline->mongodb_backoff_ns * 2 < BACKOFF_MAX_NS / 2
+    pipeline->mongodb_backoff_ns = pipeline->mongodb_backoff_ns * 2 < BACKOFF_MAX_NS
                                        ? pipeline->mongodb_backoff_ns * 2
-                                       : BACKOFF_MAX_NS / 2;
+                                       : BACKOFF_MAX_NS;
+    pipeline->mongodb_failed_ns = os_now_ns();
     mongodb_is(persist, false, answer);
 }
 
-void pipe_mongodb_worked(struct persist *persist)
+void pipe_mongodb_worked(struct persist *persist, uint64_t asked_ns)
 {
     struct pipeline *pipeline = persist->pipeline;
 
+    if (asked_ns < pipeline->mongodb_failed_ns) {
+        return;
+    }
     pipeline->mongodb_retry_ns = 0;
     pipeline->mongodb_backoff_ns = PIPE_BACKOFF_MIN_NS;
     mongodb_is(persist, true, NULL);
 }
 
-void pipe_fence(struct persist *persist)
+void pipe_fence(struct persist *persist, const struct job_answer *answer)
 {
     struct pipeline *pipeline = persist->pipeline;
 
@@ -121,10 +146,18 @@ void pipe_fence(struct persist *persist)
     pipeline->fenced = true;
     atomic_store_explicit(&persist->fenced, true, memory_order_release);
     log_error(
-        "another damsod has taken over these stores: nothing more is written or acknowledged "
-        "here; what MongoDB does not have stays in this journal. Stop one of the two, or give "
-        "them different databases and redis_prefix");
+        "these stores are not ours any more: nothing more is written or acknowledged here, and "
+        "what MongoDB does not have stays in this journal; if two damsods run, stop one, or "
+        "give them different databases and redis_prefix reason=\"%.*s\"",
+        (int)answer->why_bytes, answer->why);
     set_well(persist);
+}
+
+static void later(struct pipeline *pipeline)
+{
+    pipeline->retry_at_ns = os_now_ns() + pipeline->backoff_ns;
+    pipeline->backoff_ns =
+        pipeline->backoff_ns * 2 < BACKOFF_MAX_NS ? pipeline->backoff_ns * 2 : BACKOFF_MAX_NS;
 }
 
 void pipe_distrust(struct persist *persist, const struct job_answer *answer)
@@ -142,8 +175,13 @@ void pipe_distrust(struct persist *persist, const struct job_answer *answer)
                     (int)answer->why_bytes, answer->why);
     }
     pipeline->resetting = true;
-    /* A full Redis is left alone for a while; another one is asked again at once. */
-    pipeline->retry_at_ns = answer->status == -ENOSPC ? os_now_ns() + pipeline->backoff_ns : 0;
+    /* One that lost something is asked again at once, if it has taken anything since; one that
+     * refuses is left alone for a while, and longer each time. */
+    if (answer->status == -ENODATA && pipeline->appended) {
+        pipeline->retry_at_ns = 0;
+    } else {
+        later(pipeline);
+    }
     if (answer->status != -ENODATA) {
         redis_is(persist, false, answer);
     }
@@ -154,9 +192,11 @@ void pipe_distrust(struct persist *persist, const struct job_answer *answer)
 void pipe_ask(struct persist *persist, struct worker *worker, const struct job_head *head)
 {
     void *space = worker_reserve(worker, sizeof(*head));
+    struct job_head asked = *head;
 
     CHECK(space != NULL); /* there are few jobs at a time, and the ring holds many */
-    memcpy(space, head, sizeof(*head));
+    asked.connection = persist->pipeline->connection;
+    memcpy(space, &asked, sizeof(asked));
     worker_ask(worker, sizeof(*head), persist->ring);
     persist->pipeline->asked = true;
 }
@@ -178,6 +218,7 @@ void pipe_ask_flusher(struct persist *persist, enum job_op op)
     const struct job_head head = {.op = op, .number = persist->pipeline->owner};
 
     flusher->op = op;
+    flusher->asked_ns = os_now_ns();
     pipe_ask(persist, flusher_worker(flusher->flusher), &head);
 }
 
@@ -187,14 +228,8 @@ static void ask_redis(struct persist *persist, enum job_op op)
     const struct job_head head = {.op = op, .number = pipeline->owner};
 
     *(op == JOB_PING ? &pipeline->pinging : &pipeline->connecting) = true;
+    pipeline->connection += op == JOB_CONNECT;
     pipe_ask(persist, &pipeline->appender.worker, &head);
-}
-
-static void later(struct pipeline *pipeline)
-{
-    pipeline->retry_at_ns = os_now_ns() + pipeline->backoff_ns;
-    pipeline->backoff_ns =
-        pipeline->backoff_ns * 2 < BACKOFF_MAX_NS ? pipeline->backoff_ns * 2 : BACKOFF_MAX_NS;
 }
 
 static void start_done(struct persist *persist, const struct job_answer *answer)
@@ -213,9 +248,13 @@ static void start_done(struct persist *persist, const struct job_answer *answer)
     pipeline->owner = answer->number;
     pipeline->backoff_ns = PIPE_BACKOFF_MIN_NS;
     pipeline->retry_at_ns = 0;
-    pipe_mongodb_worked(persist);
-    pipeline->mode = pipeline->has_cache ? PIPE_CONNECTING : PIPE_DIRECT;
-    pipeline->served = !pipeline->has_cache;
+    pipe_mongodb_worked(persist, pipeline->flushers[0].asked_ns);
+    pipeline->mode = PIPE_CONNECTING;
+    if (answer->restarted) {
+        pipeline->hold_ns = os_now_ns() + TAKEOVER_NS;
+        log_warning("another damsod used these stores last and did not stop cleanly; it has two "
+                    "seconds to see that it must stop, and every room begins a new epoch");
+    }
 }
 
 /* Redis cannot be used: records go without it, until the next attempt. */
@@ -242,6 +281,7 @@ static void connect_done(struct persist *persist, const struct job_answer *answe
         }
         return;
     }
+    pipeline->redis_restarted = answer->status == 0 && answer->restarted;
     if (answer->status < 0) {
         go_direct(persist, answer);
     } else {
@@ -251,10 +291,8 @@ static void connect_done(struct persist *persist, const struct job_answer *answe
 
 static void drain_done(struct persist *persist, const struct job_answer *answer)
 {
-    struct pipeline *pipeline = persist->pipeline;
-
     if (answer->status == -ESTALE) {
-        pipe_fence(persist);
+        pipe_fence(persist, answer);
     } else if (answer->status < 0 && answer->where == JOB_WHERE_MONGODB) {
         pipe_mongodb_failed(persist, answer); /* DRAINING goes on after the backoff */
     } else if (answer->status < 0) {
@@ -263,17 +301,31 @@ static void drain_done(struct persist *persist, const struct job_answer *answer)
         if (answer->number > 0) {
             log_notice("took over from Redis records=%llu", (unsigned long long)answer->number);
         }
-        pipeline->mode = PIPE_CACHED;
-        pipeline->served = true;
-        pipeline->backoff_ns = PIPE_BACKOFF_MIN_NS;
-        redis_is(persist, true, NULL);
+        ask_redis(persist, JOB_PROBE);
     }
+}
+
+static void probe_done(struct persist *persist, const struct job_answer *answer)
+{
+    struct pipeline *pipeline = persist->pipeline;
+
+    pipeline->connecting = false;
+    if (answer->status < 0) {
+        go_direct(persist, answer);
+        return;
+    }
+    pipeline->mode = PIPE_CACHED;
+    pipeline->served = true;
+    pipeline->appended = false;
+    redis_is(persist, true, NULL);
 }
 
 static void redis_answered(struct persist *persist, const struct job_answer *answer)
 {
     if (answer->op == JOB_CONNECT) {
         connect_done(persist, answer);
+    } else if (answer->op == JOB_PROBE) {
+        probe_done(persist, answer);
     } else if (answer->op == JOB_APPEND) {
         pipe_append_done(persist, answer);
     } else if (answer->op == JOB_FREEZE) {
@@ -302,12 +354,23 @@ static void batch_answered(struct persist *persist, struct pipe_flusher *flusher
         pipe_direct_done(persist, flusher, answer);
     }
     if (answer->status == -ESTALE) {
-        pipe_fence(persist);
+        pipe_fence(persist, answer);
     } else if (answer->status < 0 && answer->where != JOB_WHERE_REDIS &&
                answer->status != -ENODATA) {
         pipe_mongodb_failed(persist, answer);
     } else {
-        pipe_mongodb_worked(persist);
+        pipe_mongodb_worked(persist, flusher->asked_ns);
+    }
+}
+
+static void check_done(struct persist *persist, const struct job_answer *answer)
+{
+    if (answer->status == -ESTALE) {
+        pipe_fence(persist, answer);
+    } else if (answer->status < 0) {
+        pipe_mongodb_failed(persist, answer);
+    } else {
+        pipe_mongodb_worked(persist, persist->pipeline->flushers[0].asked_ns);
     }
 }
 
@@ -328,8 +391,10 @@ static void flusher_answered(struct persist *persist, struct pipe_flusher *flush
     case JOB_DRAIN:
         drain_done(persist, answer);
         break;
+    case JOB_CHECK:
+        check_done(persist, answer);
+        break;
     default:
-        persist->pipeline->ended = answer->status == 0;
         persist->pipeline->end_answered = true;
     }
     flusher->op = 0;
@@ -394,7 +459,13 @@ static void step(struct persist *persist)
         }
         break;
     case PIPE_CONNECTING:
-        if (!pipeline->connecting) {
+        if (now_ns < pipeline->hold_ns) {
+            break;
+        }
+        if (!pipeline->has_cache) {
+            pipeline->mode = PIPE_DIRECT;
+            pipeline->served = true;
+        } else if (!pipeline->connecting) {
             ask_redis(persist, JOB_CONNECT);
         }
         break;
@@ -414,6 +485,19 @@ static void step(struct persist *persist)
             ask_redis(persist, JOB_PING);
         }
         break;
+    }
+}
+
+/* Whether we are still the owner: also while there is nothing to write. */
+static void look_at_owner(struct persist *persist)
+{
+    struct pipeline *pipeline = persist->pipeline;
+    const uint64_t now_ns = os_now_ns();
+
+    if (pipeline->mode >= PIPE_CACHED && pipeline->flushers[0].op == 0 &&
+        now_ns >= pipeline->check_at_ns && now_ns >= pipeline->mongodb_retry_ns) {
+        pipeline->check_at_ns = now_ns + CHECK_NS;
+        pipe_ask_flusher(persist, JOB_CHECK);
     }
 }
 
@@ -468,6 +552,9 @@ bool pipe_turn(struct persist *persist)
         set_state(persist, PERSIST_READY, "", NULL);
     }
     any = give_jobs(persist) || any;
+    if (!pipeline->resetting && !pipeline->fenced && !pipeline->ending) {
+        look_at_owner(persist);
+    }
     pipe_stages_tell(persist);
     show_backlog(persist);
     pipeline->turns++;
@@ -478,14 +565,29 @@ bool pipe_turn(struct persist *persist)
     return any;
 }
 
+/* Records ring no bell of their own as long as there are few (shard/handover.h, H2): so while some
+ * come this looks for more. */
+static uint64_t patience_ns(const struct pipeline *pipeline, uint64_t now_ns)
+{
+    const bool active = now_ns - pipeline->active_ns < ACTIVE_NS;
+
+    if (!active) {
+        return IDLE_LOOK_NS;
+    }
+    return pipeline->sync || pipeline->mode == PIPE_DIRECT ? SYNC_LOOK_NS : LOOK_NS;
+}
+
 int64_t pipe_wait_ns(const struct persist *persist)
 {
     const struct pipeline *pipeline = persist->pipeline;
     const uint64_t now_ns = os_now_ns();
-    const uint64_t times[] = {pipeline->retry_at_ns, pipeline->mongodb_retry_ns,
+    const uint64_t times[] = {pipeline->retry_at_ns,
+                              pipeline->mongodb_retry_ns,
+                              pipeline->hold_ns,
+                              pipeline->check_at_ns,
                               pipeline->mode == PIPE_CACHED ? pipeline->ping_at_ns : 0,
                               pipeline->mode == PIPE_CACHED ? pipe_flush_due_ns(persist) : 0};
-    uint64_t wait_ns = WAIT_NS;
+    uint64_t wait_ns = patience_ns(pipeline, now_ns);
 
     for (uint32_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
         if (times[i] > now_ns && times[i] - now_ns < wait_ns) {

@@ -37,6 +37,7 @@
 
 #include "core/hash.h"
 #include "persist/append.h"
+#include "persist/embedded.h"
 #include "persist/flush.h"
 #include "persist/reader.h"
 #include "persist/thread.h"
@@ -73,6 +74,7 @@ struct pipe_room {
     bool absent;                   /* MongoDB does not know the room: its records are passed over */
     bool renew;                    /* the next record follows a hole that salvage made */
     bool idle;                     /* in the list of those that may give way */
+    bool blocked;                  /* its open batch is due, and goes once the other is through */
     uint8_t room_bytes;
     char room_id[64];
 };
@@ -103,6 +105,7 @@ struct staged {
     uint64_t taken_ns;
     struct pipe_room *room; /* NULL: passed over */
     uint32_t offset, size;
+    uint32_t counted; /* against the shard's credit */
     enum staged_state state;
 };
 
@@ -120,6 +123,8 @@ struct pipe_stage {
     bool rewinding;         /* PERSIST_REWIND was sent (or is to be): until PERSIST_REWOUND comes,
                                records are passed over */
     bool rewind_due;        /* it did not fit the ring yet */
+    uint64_t dark_position; /* up to here records were passed over while rewinding, of rooms that no
+                               place was left for: no room is shown before they came again */
     bool recovered;         /* PERSIST_RECOVERED came */
     struct pipe_batch *newest, *oldest; /* of this lane, by position */
 };
@@ -139,6 +144,7 @@ struct pipe_append {
 struct pipe_flusher {
     struct flusher *flusher;
     uint32_t op; /* enum job_op in hand; 0: idle */
+    uint64_t asked_ns;
     struct flush_job job;
     struct pipe_where where[JOB_FLUSH_RECORDS];  /* DIRECT */
     struct pipe_batch *batches[JOB_FLUSH_ROOMS]; /* FLUSH */
@@ -172,16 +178,23 @@ struct pipeline {
     bool sync;
     bool ending; /* shards are gone: flush all, at the latest by end_by_ns */
     bool end_asked, end_answered;
-    bool ended; /* marked as a clean stop */
     uint64_t end_by_ns;
     uint64_t owner;
     uint64_t retry_at_ns; /* OFFLINE: of START; DIRECT: of CONNECT */
     uint64_t backoff_ns;
     uint64_t mongodb_retry_ns; /* no batch before then */
     uint64_t mongodb_backoff_ns;
+    uint64_t mongodb_failed_ns; /* what was asked before then says nothing */
+    uint32_t connection;        /* with Redis, counted */
     uint64_t ping_at_ns;
+    bool appended;    /* since CACHED was reached */
+    uint64_t hold_ns; /* nobody is served before then: the damsod before us may still be at work,
+                         and sees within that time that it is not the owner any more */
+    uint64_t check_at_ns;             /* of the owner */
+    uint64_t active_ns;               /* a record was taken last */
     bool redis_up, mongodb_up;        /* as last told to the log */
     int redis_status, mongodb_status; /* why not */
+    bool redis_restarted;             /* its run_id was another one at the last connect */
     bool connecting;                  /* JOB_CONNECT is at the appender */
     bool pinging;
     uint64_t hurry_at_ns; /* a shard's journal fills: flush all that is older */
@@ -194,6 +207,7 @@ struct pipeline {
 
     struct mongo *mongo;
     struct cache_options cache;
+    char server_id[EMBEDDED_BOOT_ID_BYTES]; /* of the data directory */
     char redis_url[PIPE_URL_BYTES];
     char mongodb_uri[PIPE_URL_BYTES];
     int open_error; /* of the workers; told by start */
@@ -335,7 +349,7 @@ bool pipe_reads_pass(struct persist *persist);
 bool pipe_turn(struct persist *persist);
 int64_t pipe_wait_ns(const struct persist *persist);
 
-/* START, DRAIN or END, of the first flusher. */
+/* START, DRAIN, CHECK or END, of the first flusher. */
 void pipe_ask_flusher(struct persist *persist, enum job_op op);
 
 /* What the others report. */
@@ -345,9 +359,9 @@ void pipe_distrust(struct persist *persist, const struct job_answer *answer);
 
 /* MongoDB refused or did not answer: the next attempt is later. */
 void pipe_mongodb_failed(struct persist *persist, const struct job_answer *answer);
-void pipe_mongodb_worked(struct persist *persist);
+void pipe_mongodb_worked(struct persist *persist, uint64_t asked_ns);
 
 /* Another damsod took over: final. */
-void pipe_fence(struct persist *persist);
+void pipe_fence(struct persist *persist, const struct job_answer *answer);
 
 bool pipe_in_flight(const struct pipeline *pipeline); /* a job is, reads aside */

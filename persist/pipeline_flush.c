@@ -61,24 +61,15 @@ uint64_t pipe_flush_due_ns(const struct persist *persist)
 
 /* --- freezing --- */
 
-/* Takes due batches off the list whose room is not being flushed already (Z3); the others stay in
- * it, in their order. */
 static void fill_freeze(struct pipeline *pipeline)
 {
     struct freeze_job *job = &pipeline->freeze;
-    struct pipe_batch *before = NULL;
-    struct pipe_batch *next = NULL;
 
     job->room_count = 0;
-    for (struct pipe_batch *batch = pipeline->due.first;
-         batch != NULL && job->room_count < JOB_FLUSH_ROOMS; batch = next) {
-        next = batch->next;
-        if (batch->room->flushing != NULL) {
-            before = batch;
-            continue;
-        }
-        *(before != NULL ? &before->next : &pipeline->due.first) = next;
-        pipeline->due.last = pipeline->due.last == batch ? before : pipeline->due.last;
+    while (pipeline->due.first != NULL && job->room_count < JOB_FLUSH_ROOMS) {
+        struct pipe_batch *batch = pipeline->due.first;
+        pipeline->due.first = batch->next;
+        pipeline->due.last = batch->next == NULL ? NULL : pipeline->due.last;
         job->rooms[job->room_count++] = (struct freeze_room){
             .room_id = pipe_room_id(batch->room), .number = batch->number, .batch = batch};
     }
@@ -111,7 +102,7 @@ void pipe_freeze_done(struct persist *persist, const struct job_answer *answer)
 
     pipeline->freezing = false;
     if (answer->status == -ESTALE) {
-        pipe_fence(persist);
+        pipe_fence(persist, answer);
     } else if (answer->status < 0) {
         pipe_distrust(persist, answer);
     }
@@ -182,6 +173,7 @@ static bool flush_one(struct persist *persist, struct pipe_flusher *flusher)
     }
     const struct job_head head = {.op = JOB_FLUSH, .number = pipeline->owner, .job = &flusher->job};
     flusher->op = JOB_FLUSH;
+    flusher->asked_ns = os_now_ns();
     pipe_ask(persist, flusher_worker(flusher->flusher), &head);
     return true;
 }

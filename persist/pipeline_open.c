@@ -1,6 +1,7 @@
 /* pipeline_open.c - see pipeline.h: opening, starting and ending what the pipeline works with. */
 #include "core/check.h"
 #include "core/log.h"
+#include "core/os.h"
 #include "persist/embedded.h"
 #include "persist/pipeline.h"
 #include "persist/secret.h"
@@ -10,6 +11,7 @@
 
 enum {
     END_STEP_NS = 2 * 1000 * 1000,
+    PATH_BYTES = 512,
     EVENTS_MAX = 16,
     WORKER_IN_BYTES = 4096, /* jobs are pointers */
     WORKER_OUT_BYTES = 16384,
@@ -58,6 +60,55 @@ static int resolve(struct pipeline *pipeline, const struct config *config, char 
     return error;
 }
 
+/* Makes the file whole or not at all. */
+static int make_server_id(const char *data, const char *path, char id[EMBEDDED_BOOT_ID_BYTES])
+{
+    static const char digits[] = "0123456789abcdef";
+    uint8_t random[EMBEDDED_BOOT_ID_BYTES];
+    char fresh[PATH_BYTES];
+
+    os_random(random, sizeof(random));
+    for (int i = 0; i < EMBEDDED_BOOT_ID_BYTES; i++) {
+        id[i] = digits[random[i] % 16];
+    }
+    (void)snprintf(fresh, sizeof(fresh), "%s/id.new", data);
+    (void)!os_file_remove(fresh); /* of a start that was cut off */
+    const int file = os_file_open(fresh, OS_OPEN_WRITE | OS_OPEN_CREATE);
+    if (file < 0) {
+        return file;
+    }
+    int error = os_file_write(file, id, EMBEDDED_BOOT_ID_BYTES, 0);
+    error = error < 0 ? error : os_file_sync(file);
+    os_file_close(file);
+    error = error < 0 ? error : os_file_rename(fresh, path);
+    return error < 0 ? error : os_directory_sync(data);
+}
+
+/* The data directory's name for itself, made when it is used for the first time: a damsod that
+ * finds another one's in MongoDB does not have that one's journal. */
+static int read_server_id(const struct config *config, char id[EMBEDDED_BOOT_ID_BYTES],
+                          char *ret_why, size_t why_size)
+{
+    char path[PATH_BYTES];
+    (void)snprintf(path, sizeof(path), "%s/id", config->server_data);
+    const int file = os_file_open(path, 0);
+    int64_t size = 0;
+    int error = 0;
+
+    if (file >= 0) {
+        size = os_file_read(file, id, EMBEDDED_BOOT_ID_BYTES, 0);
+        os_file_close(file);
+    }
+    if (size != EMBEDDED_BOOT_ID_BYTES) {
+        error = make_server_id(config->server_data, path, id);
+    }
+    if (error < 0) {
+        (void)snprintf(ret_why, why_size, "%s: %s; the data directory must be writable", path,
+                       os_error(error));
+    }
+    return error;
+}
+
 static int pipeline_open(struct persist *persist, char *ret_why, size_t why_size)
 {
     const struct config *config = persist->config;
@@ -69,7 +120,8 @@ static int pipeline_open(struct persist *persist, char *ret_why, size_t why_size
     }
     persist->pipeline = pipeline;
     take_config(pipeline, config);
-    const int error = resolve(pipeline, config, ret_why, why_size);
+    int error = resolve(pipeline, config, ret_why, why_size);
+    error = error < 0 ? error : read_server_id(config, pipeline->server_id, ret_why, why_size);
     if (error < 0) {
         return error;
     }
@@ -112,6 +164,7 @@ static int open_flushers(struct persist *persist, struct mem_plan *plan, char *w
         .bulk_max = pipeline->bulk_max,
         .keys_max = persist->keys_max,
         .boot_id = boot_id(id),
+        .server_id = {pipeline->server_id, sizeof(pipeline->server_id)},
     };
     const struct worker_options worker =
         worker_options(persist, "damso-flush", WORKER_IN_BYTES, WORKER_OUT_BYTES);
@@ -246,12 +299,27 @@ static bool is_stuck(const struct persist *persist)
     return any;
 }
 
+/* What the run before left comes no more: its thread has ended. */
+static bool is_cut_short(const struct persist *persist)
+{
+    const struct pipeline *pipeline = persist->pipeline;
+    bool cut = false;
+    bool staged = false;
+
+    for (uint32_t i = 0; i < persist->lane_count; i++) {
+        cut = cut || !pipeline->stages[i].recovered;
+        staged = staged || pipeline->stages[i].first != pipeline->stages[i].end ||
+                 pipeline->stages[i].oldest != NULL;
+    }
+    return cut && !staged && !pipe_in_flight(pipeline);
+}
+
 /* Whether waiting longer stores nothing more. */
 static bool is_hopeless(const struct persist *persist, bool through)
 {
     const struct pipeline *pipeline = persist->pipeline;
 
-    return pipeline->fenced || !pipeline->served || is_given_up(persist) ||
+    return pipeline->fenced || !pipeline->served || is_given_up(persist) || is_cut_short(persist) ||
            (through && is_stuck(persist)) || (!through && pipeline->mongodb_retry_ns > 0);
 }
 
@@ -299,7 +367,7 @@ static void pipeline_stop(struct persist *persist)
     }
     for (uint32_t i = 0; i < pipeline->reader_count; i++) {
         if (pipeline->readers[i] != NULL) {
-            worker_stop(reader_worker(pipeline->readers[i]));
+            reader_stop(pipeline->readers[i]);
             reader_close(pipeline->readers[i]);
         }
     }

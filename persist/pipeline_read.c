@@ -267,7 +267,11 @@ static void ask_about_room(struct persist *persist, uint32_t lane, const void *r
     if (room != NULL && page == NULL) {
         room->absent = false; /* it may have been made since */
     }
-    if (room != NULL && room->dark_seq <= room->taken_seq) {
+    bool dark = room == NULL || room->dark_seq > room->taken_seq;
+    for (uint32_t i = 0; i < persist->lane_count; i++) {
+        dark = dark || persist->lanes[i].taken < pipeline->stages[i].dark_position;
+    }
+    if (!dark) {
         struct pipe_ticket *same = page != NULL ? find_same(room, page) : NULL;
         const struct persist_head *head = request;
         asked = same != NULL && add_waiter(pipeline, same, lane, head->token);
@@ -280,6 +284,11 @@ static void ask_about_room(struct persist *persist, uint32_t lane, const void *r
     if (!asked) {
         refuse(persist, lane, request);
     }
+}
+
+static bool writes(uint16_t op)
+{
+    return op == PERSIST_ROOM_CREATE || op == PERSIST_REGISTER || op == PERSIST_USER_ENSURE;
 }
 
 void pipe_request(struct persist *persist, uint32_t lane, const void *request, uint32_t size)
@@ -306,7 +315,7 @@ void pipe_request(struct persist *persist, uint32_t lane, const void *request, u
                        (struct slice){(const char *)(page + 1), page->room_bytes}, page);
         break;
     default:
-        if (pipeline->mode == PIPE_OFFLINE ||
+        if (pipeline->mode == PIPE_OFFLINE || (pipeline->fenced && writes(head->op)) ||
             !ask(persist, lane, request, size, NULL, (struct scope){0})) {
             refuse(persist, lane, request);
         }

@@ -1,5 +1,6 @@
 /* pipeline_room.c - see pipeline.h: the rooms that have records on their way, and their batches. */
 #include "core/check.h"
+#include "core/log.h"
 #include "persist/pipeline.h"
 
 #include <string.h>
@@ -129,6 +130,10 @@ void pipe_room_release(struct pipeline *pipeline, struct pipe_room *room)
 
 void pipe_room_is_absent(struct pipe_room *room)
 {
+    if (!room->absent) {
+        log_warning("messages of a room that MongoDB does not know are passed over room_id=%.*s",
+                    (int)room->room_bytes, room->room_id);
+    }
     room->absent = true;
     room->taken_seq = 0; /* if it is made again, it begins anew */
     room->stored_seq = 0;
@@ -212,7 +217,10 @@ void pipe_batch_set_due(struct pipeline *pipeline, struct pipe_batch *batch)
     }
     leave_open(pipeline, batch);
     batch->due = true;
-    list_push(&pipeline->due, batch);
+    batch->room->blocked = batch->room->flushing != NULL;
+    if (!batch->room->blocked) {
+        list_push(&pipeline->due, batch);
+    }
 }
 
 void pipe_batch_begin(struct pipeline *pipeline, struct pipe_batch *batch)
@@ -243,6 +251,10 @@ void pipe_batch_end(struct persist *persist, struct pipe_batch *batch)
     *(batch->lane_older != NULL ? &batch->lane_older->lane_newer : &stage->oldest) =
         batch->lane_newer;
     room->flushing = NULL;
+    if (room->blocked) { /* Z3: now it may go */
+        room->blocked = false;
+        list_push(&pipeline->due, room->open);
+    }
     pipeline->pending_messages -= batch->count;
     pipeline->pending_bytes -= batch->bytes;
     batch->next = pipeline->free_batches;
@@ -263,6 +275,7 @@ static void reset_room(struct pipeline *pipeline, struct pipe_room *room)
     room->flushing = NULL;
     room->staged = 0;
     room->direct = 0;
+    room->blocked = false;
     leave_idle(pipeline, room);
     pipe_room_release(pipeline, room);
 }

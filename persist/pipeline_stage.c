@@ -85,7 +85,7 @@ static void advance(struct pipe_stage *stage)
     while (stage->first != stage->end && staged_at(stage, stage->first)->state == STAGED_DONE) {
         const struct staged *entry = staged_at(stage, stage->first);
         stage->done_position = entry->position;
-        stage->done_bytes += entry->size;
+        stage->done_bytes += entry->counted;
         stage->first++;
     }
     if ((int32_t)(stage->scan - stage->first) < 0) {
@@ -93,34 +93,36 @@ static void advance(struct pipe_stage *stage)
     }
 }
 
-/* Puts an entry behind the last one. record NULL: one to be passed over. False: no room. */
-static bool put(struct pipe_stage *stage, uint64_t position, struct pipe_room *room, uint64_t seq,
-                const void *record, uint32_t size)
+/* Puts an entry behind the last one. room NULL: one to be passed over. False: no room. */
+static bool put(struct pipe_stage *stage, const struct persist_record *request,
+                struct pipe_room *room, uint64_t seq)
 {
+    const uint32_t size = room != NULL ? request->record_bytes : 0;
     int64_t offset = 0;
 
     if (stage->end - stage->first == stage->entries_max) {
         return false;
     }
-    if (record != NULL) {
+    if (room != NULL) {
         offset = find_space(stage, size);
         if (offset < 0) {
             return false;
         }
-        memcpy(stage->bytes + offset, record, size);
+        memcpy(stage->bytes + offset, request + 1, size);
         stage->write_at = (uint32_t)offset + size;
     }
     *staged_at(stage, stage->end++) = (struct staged){
-        .position = position,
+        .position = request->position,
         .before = stage->last_position,
         .seq = seq,
         .taken_ns = os_now_ns(),
         .room = room,
         .offset = (uint32_t)offset,
-        .size = record != NULL ? size : 0,
-        .state = record != NULL ? STAGED_WAITING : STAGED_DONE,
+        .size = size,
+        .counted = request->record_bytes,
+        .state = room != NULL ? STAGED_WAITING : STAGED_DONE,
     };
-    stage->last_position = position;
+    stage->last_position = request->position;
     advance(stage);
     return true;
 }
@@ -158,12 +160,20 @@ static enum verdict judge(struct persist *persist, uint32_t lane, struct pipe_ro
     if (room->taken_seq == 0 || seq == room->taken_seq + 1) {
         return VERDICT_TAKE;
     }
-    if (!persist->lanes[lane].door->salvage) {
+    const bool under_way = room->staged > 0 || room->open != NULL || room->flushing != NULL;
+    if (!persist->lanes[lane].door->salvage && under_way) {
         return VERDICT_HOLE;
+    }
+    if (!persist->lanes[lane].door->salvage) {
+        /* What was taken before may have been in conflict with what MongoDB has: that decides, as
+         * it does for a room's first records (flush_room.check). */
+        room->taken_seq = 0;
+        room->stored_seq = 0;
+        return VERDICT_TAKE;
     }
     /* Salvage passed over damage: the room goes on behind the hole, once all before it is stored.
      */
-    if (room->staged > 0 || room->open != NULL || room->flushing != NULL) {
+    if (under_way) {
         if (room->open != NULL) {
             pipe_batch_set_due(persist->pipeline, room->open);
         }
@@ -183,7 +193,7 @@ static bool stage_record(struct persist *persist, uint32_t lane,
 
     if (record_decode(request + 1, request->record_bytes, &record) < 0) {
         raise_alarm(persist, lane, SLICE("(unreadable)"), 0);
-        return put(stage, request->position, NULL, 0, NULL, 0);
+        return put(stage, request, NULL, 0);
     }
     struct pipe_room *room = pipe_room_get(pipeline, record.room_id);
     if (room == NULL) {
@@ -195,14 +205,32 @@ static bool stage_record(struct persist *persist, uint32_t lane,
         raise_alarm(persist, lane, record.room_id, record.seq);
     }
     if (verdict == VERDICT_TAKE) {
-        taken = put(stage, request->position, room, record.seq, request + 1, request->record_bytes);
+        taken = put(stage, request, room, record.seq);
         room->taken_seq = taken ? record.seq : room->taken_seq;
         room->staged += taken;
     } else if (verdict != VERDICT_WAIT) {
-        taken = put(stage, request->position, NULL, 0, NULL, 0);
+        taken = put(stage, request, NULL, 0);
     }
     pipe_room_release(pipeline, room);
     return taken;
+}
+
+/* A record that comes again after the rewind: until then its room cannot be shown whole (Z4). */
+static void pass_over(struct pipeline *pipeline, struct pipe_stage *stage,
+                      const struct persist_record *request)
+{
+    struct record record;
+
+    if (record_decode(request + 1, request->record_bytes, &record) < 0) {
+        return;
+    }
+    struct pipe_room *room = pipe_room_get(pipeline, record.room_id);
+    if (room == NULL) {
+        stage->dark_position = request->position;
+        return;
+    }
+    room->dark_seq = record.seq > room->dark_seq ? record.seq : room->dark_seq;
+    pipe_room_release(pipeline, room);
 }
 
 bool pipe_take(struct persist *persist, uint32_t lane, const struct persist_record *request)
@@ -210,9 +238,14 @@ bool pipe_take(struct persist *persist, uint32_t lane, const struct persist_reco
     struct pipeline *pipeline = persist->pipeline;
     struct pipe_stage *stage = &pipeline->stages[lane];
 
-    if (stage->rewinding || pipeline->fenced || request->position <= persist->lanes[lane].stored) {
-        return true; /* comes again; stays in the journal; is stored */
+    if (pipeline->fenced || request->position <= persist->lanes[lane].taken) {
+        return true; /* stays in the journal; was taken or is stored */
     }
+    if (stage->rewinding) {
+        pass_over(pipeline, stage, request);
+        return true;
+    }
+    pipeline->active_ns = os_now_ns();
     if (request->head.count > 0) {
         pipeline->hurry_at_ns = os_now_ns();
     }
@@ -379,7 +412,7 @@ void pipe_append_done(struct persist *persist, const struct job_answer *answer)
     pipeline->append_count--;
     pipeline->reserved_batches -= append->job.room_count;
     if (answer->status == -ESTALE) {
-        pipe_fence(persist);
+        pipe_fence(persist, answer);
     }
     if (pipeline->resetting || pipeline->fenced) {
         return;
@@ -393,6 +426,8 @@ void pipe_append_done(struct persist *persist, const struct job_answer *answer)
     for (uint32_t i = 0; i < append->job.record_count; i++) {
         append_took(persist, append, i);
     }
+    pipeline->appended = true;
+    pipeline->backoff_ns = PIPE_BACKOFF_MIN_NS;
     for (uint32_t i = 0; i < persist->lane_count; i++) {
         advance(&pipeline->stages[i]);
     }
@@ -438,6 +473,9 @@ static uint64_t gather_direct(struct persist *persist, uint32_t lane, struct pip
                           (bytes == 0 || bytes + entry->size <= JOB_FLUSH_BYTES);
         struct flush_room *room =
             fits ? find_direct_room(pipeline, job, entry->room, entry->seq) : NULL;
+        if (room == NULL && fits) {
+            continue; /* of a room that is being written: so are all that follow of it */
+        }
         if (room == NULL) {
             break;
         }
@@ -472,6 +510,7 @@ static bool direct_one(struct persist *persist, struct pipe_flusher *flusher, bo
     const struct job_head head = {
         .op = JOB_DIRECT, .number = pipeline->owner, .job = &flusher->job};
     flusher->op = JOB_DIRECT;
+    flusher->asked_ns = os_now_ns();
     pipe_ask(persist, flusher_worker(flusher->flusher), &head);
     return true;
 }

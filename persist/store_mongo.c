@@ -393,25 +393,30 @@ static int make_index(struct store_mongo *store, const struct collection *collec
 
 struct meta {
     uint64_t number; /* version of "schema", owner of "owner" */
-    bool clean;      /* of "run", as is boot_id */
+    bool clean;      /* of "run", as are the ids */
     bool found;
-    struct slice boot_id; /* in bytes */
-    char bytes[64];
+    struct slice boot_id, server_id; /* in bytes */
+    char bytes[2][64];
 };
+
+static struct slice keep_id(char bytes[64], struct slice id)
+{
+    const struct slice kept = {bytes, id.size < 64 ? id.size : 64};
+
+    memcpy(bytes, id.data, kept.size);
+    return kept;
+}
 
 static int take_meta(void *context, const bson_t *document)
 {
     struct meta *meta = context;
-    const struct slice boot_id = store_mongo_text(document, "boot_id");
     const uint64_t version = store_mongo_number(document, "version");
 
     meta->found = true;
     meta->number = version != 0 ? version : store_mongo_number(document, "owner");
     meta->clean = store_mongo_number(document, "clean") != 0;
-    meta->boot_id = (struct slice){meta->bytes, boot_id.size < sizeof(meta->bytes)
-                                                    ? boot_id.size
-                                                    : (uint32_t)sizeof(meta->bytes)};
-    memcpy(meta->bytes, boot_id.data, meta->boot_id.size);
+    meta->boot_id = keep_id(meta->bytes[0], store_mongo_text(document, "boot_id"));
+    meta->server_id = keep_id(meta->bytes[1], store_mongo_text(document, "server_id"));
     return 1;
 }
 
@@ -589,8 +594,9 @@ int store_mongo_check_owner(struct store_mongo *store, uint64_t owner)
 
 /* Gives a new epoch to the rooms whose log may have lost its tail. One number for all: an epoch is
  * only ever compared with another one of the same room. */
-static int renew_epochs(struct store_mongo *store, bool memory, bool journal)
+static int renew_epochs(struct store_mongo *store, bool memory, bool journal, bool fsync)
 {
+    const bool lost[] = {memory, journal, fsync}; /* by enum journal_durability */
     uint64_t epoch;
     bson_t filter = BSON_INITIALIZER;
     bson_t change = BSON_INITIALIZER;
@@ -602,9 +608,10 @@ static int renew_epochs(struct store_mongo *store, bool memory, bool journal)
     BSON_APPEND_DOCUMENT_BEGIN(&any, "0", &term);
     CHECK(BSON_APPEND_BOOL(&term, "renew", true));
     CHECK(bson_append_document_end(&any, &term));
-    for (uint32_t durability = 0; durability < 2; durability++) {
-        if (durability == 0 ? memory : journal) {
-            BSON_APPEND_DOCUMENT_BEGIN(&any, durability == 0 ? "1" : "2", &term);
+    for (uint32_t durability = 0; durability < 3; durability++) {
+        static const char *const keys[] = {"1", "2", "3"};
+        if (lost[durability]) {
+            BSON_APPEND_DOCUMENT_BEGIN(&any, keys[durability], &term);
             store_mongo_put_number(&term, "durability", durability);
             CHECK(bson_append_document_end(&any, &term));
         }
@@ -618,8 +625,9 @@ static int renew_epochs(struct store_mongo *store, bool memory, bool journal)
     return error;
 }
 
-/* Sets fields of the run's document. boot_id: NULL leaves it. */
-static int set_run(struct store_mongo *store, bool clean, const struct slice *boot_id)
+/* Sets fields of the run's document. boot_id NULL leaves both ids. */
+static int set_run(struct store_mongo *store, bool clean, const struct slice *boot_id,
+                   const struct slice *server_id)
 {
     bson_t filter = BSON_INITIALIZER;
     bson_t change = BSON_INITIALIZER;
@@ -630,6 +638,7 @@ static int set_run(struct store_mongo *store, bool clean, const struct slice *bo
     CHECK(BSON_APPEND_BOOL(&values, "clean", clean));
     if (boot_id != NULL) {
         store_mongo_put_text(&values, "boot_id", *boot_id);
+        store_mongo_put_text(&values, "server_id", *server_id);
     }
     CHECK(bson_append_document_end(&change, &values));
     const int error = update(store, STORE_MONGO_META, &filter, &change, true, false);
@@ -640,22 +649,28 @@ static int set_run(struct store_mongo *store, bool clean, const struct slice *bo
 
 /* The epochs first: whoever dies between the two finds the last run's mark as it was, and gives the
  * same rooms another epoch. */
-int store_mongo_run_begin(struct store_mongo *store, struct slice boot_id)
+int store_mongo_run_begin(struct store_mongo *store, struct slice boot_id, struct slice server_id,
+                          bool *ret_other)
 {
     struct meta run;
     int error = read_meta(store, "run", &run);
+    bool other = false;
 
     if (error == 0) {
         const bool same_boot = slice_equal(run.boot_id, boot_id);
-        error = renew_epochs(store, !run.clean, !run.clean && !same_boot);
+        other = run.found && !run.clean && !slice_equal(run.server_id, server_id);
+        error = renew_epochs(store, !run.clean, !run.clean && (!same_boot || other), other);
     }
-    error = error == 0 ? set_run(store, false, &boot_id) : error;
+    error = error == 0 ? set_run(store, false, &boot_id, &server_id) : error;
+    if (error == 0 && ret_other != NULL) {
+        *ret_other = other;
+    }
     return error < 0 ? store_mongo_fail(store, error, "begin a run") : 0;
 }
 
 int store_mongo_run_end(struct store_mongo *store)
 {
-    const int error = set_run(store, true, NULL);
+    const int error = set_run(store, true, NULL, NULL);
     return error < 0 ? store_mongo_fail(store, error, "mark a clean stop") : 0;
 }
 

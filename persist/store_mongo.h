@@ -10,7 +10,8 @@
  *   users       _id: user_id, username, folded (unique), display_name, password, created_at
  *   quarantine  _id: Binary(event's _id, mid), reason ("conflict", "invalid", "too large" or
  *               "refused"), text (the server's words), record (Binary), room_id, seq, at (when)
- *   meta        _id: "schema" {version}, "owner" {owner, since}, "run" {clean, boot_id}
+ *   meta        _id: "schema" {version}, "owner" {owner, since}, "run" {clean, boot_id,
+ *               server_id}
  *
  * Numbers are int64, clean and renew are bool, names and bodies are UTF-8 text. Those of ours that
  * use 64 bits (epoch, mid, digest) are stored with the same bits.
@@ -77,8 +78,11 @@ NODISCARD int store_mongo_claim(struct store_mongo *store, uint64_t *ret_owner);
 NODISCARD int store_mongo_check_owner(struct store_mongo *store, uint64_t owner);
 
 /* As store_ops.run_begin: gives a new epoch to rooms marked by store_mongo_renew, and unless the
- * last run ended by run_end to those whose durability may have lost their tail. */
-NODISCARD int store_mongo_run_begin(struct store_mongo *store, struct slice boot_id);
+ * last run ended by run_end to those whose durability may have lost their tail. server_id names the
+ * data directory: if the last run was another one's and did not end cleanly, its journal is not
+ * here, so every room begins anew; ret_other (may be NULL): that damsod may still be at work. */
+NODISCARD int store_mongo_run_begin(struct store_mongo *store, struct slice boot_id,
+                                    struct slice server_id, bool *ret_other);
 NODISCARD int store_mongo_run_end(struct store_mongo *store);
 NODISCARD int store_mongo_renew(struct store_mongo *store, struct slice room_id);
 

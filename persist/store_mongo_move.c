@@ -5,141 +5,20 @@
  * Events are written by unordered bulks of at most MOVE_ROWS, each acknowledged before the next, so
  * that a copy that was killed lacks none but of the last bulk: it goes on MOVE_ROWS seqs before a
  * room's last one, and passes over what is there. What the server refuses as a document takes the
- * way of store_mongo_insert, into quarantine; history_read shows it from there, and so do we.
+ * way of store_mongo_insert, into quarantine, and is read from there.
  */
+#include "persist/store_mongo_move.h"
+
 #include "core/os.h"
-#include "persist/move_store.h"
-#include "persist/store_mongo_batch.h"
-#include "persist/store_mongo_row.h"
-
-#include <stdlib.h>
-
-enum {
-    USER_NAME_MAX = 128,
-    ROOM_NAME_MAX = 1024,
-    TEXT_MAX = 512,
-    KEY_BYTES = 16,
-    MEMBER_ID_MAX = 2 * STORE_MONGO_ROOM_MAX + 1,
-    QUARANTINED = UINT8_MAX, /* role of a row while pages are merged */
-    CHECK_NS = 1000 * 1000 * 1000,
-};
-
-#define SEQ_MAX ((uint64_t)INT64_MAX)
-
-struct mongo_move {
-    struct move_store base;
-    struct store_mongo *store;
-    uint64_t owner;
-    uint64_t checked_ns;
-    bool quarantine; /* there is something in it */
-    uint32_t refused_count;
-    uint16_t refused[MOVE_ROWS]; /* rows of the bulk at hand */
-    char *record;                /* where one is encoded, MOVE_ROW_BYTES_MAX */
-};
-
-_Static_assert((int)MOVE_ROWS == (int)MONGO_BULK_MAX && (int)MOVE_ROWS <= (int)BATCH,
-               "a page is a bulk");
-_Static_assert((int)MOVE_ROOMS <= (int)BATCH, "so is a page of rooms");
-
-static struct mongo_move *of(struct move_store *base)
-{
-    return (struct mongo_move *)(void *)base; /* base is its first member */
-}
-
-/* --- what went wrong --- */
-
-static int fail(struct mongo_move *move, int error, const char *what)
-{
-    if (error < 0 && error != -ENOENT) {
-        (void)store_mongo_fail(move->store, error, what);
-        (void)snprintf(move->base.why, sizeof(move->base.why), "%s", store_mongo_why(move->store));
-    }
-    return error;
-}
-
-/* The same after a call that has found its words. */
-static int failed(struct mongo_move *move, int error)
-{
-    if (error < 0) {
-        (void)snprintf(move->base.why, sizeof(move->base.why), "%s", store_mongo_why(move->store));
-    }
-    return error;
-}
-
-/* --- queries --- */
-
-/* Rows in the order of field, at most limit. */
-static int find(struct mongo_move *move, const char *collection, const bson_t *filter,
-                const char *field, uint32_t limit, mongo_row row, void *context)
-{
-    bson_t options = BSON_INITIALIZER;
-
-    BCON_APPEND(&options, "sort", "{", field, BCON_INT32(1), "}", "limit", BCON_INT64(limit),
-                "batchSize", BCON_INT32((int32_t)limit + 1));
-    const int error = mongo_find(move->store->client, collection, filter, &options, row, context,
-                                 &move->store->error);
-    bson_destroy(&options);
-    return error;
-}
-
-/* {_id: {$gt: the cursor}}, or {} at the first row. */
-static void put_after(bson_t *filter, const struct move_cursor *cursor)
-{
-    bson_t range;
-
-    if (cursor->id_bytes > 0) {
-        CHECK(bson_append_document_begin(filter, "_id", -1, &range));
-        store_mongo_put_text(&range, "$gt", (struct slice){cursor->id, cursor->id_bytes});
-        CHECK(bson_append_document_end(filter, &range));
-    }
-}
-
-static struct slice member_id(struct slice room_id, struct slice user_id, char ret[MEMBER_ID_MAX])
-{
-    CHECK(room_id.size <= STORE_MONGO_ROOM_MAX && user_id.size <= STORE_MONGO_ROOM_MAX);
-    memcpy(ret, room_id.data, room_id.size);
-    ret[room_id.size] = '/';
-    memcpy(ret + room_id.size + 1, user_id.data, user_id.size);
-    return (struct slice){ret, room_id.size + 1 + user_id.size};
-}
-
-/* What a page is read into. */
-struct reading {
-    struct mongo_move *move;
-    const struct move_room *room;
-    uint16_t index;
-    struct move_cursor *cursor;
-    struct move_rows *rows;
-    struct move_rooms *page;
-    uint32_t limit;
-    uint32_t seen;
-    bool full; /* ended by us: there may be more */
-    uint64_t last_quarantined;
-};
 
 /* --- users --- */
-
-static int decode_user(struct mongo_move *move, const bson_t *document, struct store_user *ret)
-{
-    struct row_fields fields = {.document = document};
-
-    *ret = (struct store_user){
-        .user_id = row_text(&fields, "_id", 1, STORE_MONGO_ROOM_MAX),
-        .username = row_text(&fields, "username", 1, USER_NAME_MAX),
-        .folded = row_text(&fields, "folded", 1, USER_NAME_MAX),
-        .display_name = row_text(&fields, "display_name", 0, TEXT_MAX),
-        .password = row_text(&fields, "password", 0, TEXT_MAX),
-        .created_ms = row_number(&fields, "created_at", INT64_MAX),
-    };
-    return row_damaged(move->store, STORE_MONGO_USERS, &fields);
-}
 
 static int take_user(void *context, const bson_t *document)
 {
     struct reading *reading = context;
     struct move_rows *rows = reading->rows;
     struct store_user user;
-    const int error = decode_user(reading->move, document, &user);
+    const int error = page_user(reading->move, document, &user);
 
     if (error < 0) {
         return error;
@@ -159,16 +38,17 @@ static int take_user(void *context, const bson_t *document)
 
 static int users_read(struct move_store *base, struct move_cursor *cursor, struct move_rows *rows)
 {
-    struct mongo_move *move = of(base);
+    struct mongo_move *move = page_of(base);
     struct reading reading = {.move = move, .cursor = cursor, .rows = rows};
     const uint32_t limit = rows->limit - rows->count;
     bson_t filter = BSON_INITIALIZER;
 
-    put_after(&filter, cursor);
-    const int error = find(move, STORE_MONGO_USERS, &filter, "_id", limit, take_user, &reading);
+    page_after(&filter, cursor);
+    const int error =
+        page_find(move, STORE_MONGO_USERS, &filter, "_id", limit, take_user, &reading);
     bson_destroy(&filter);
     cursor->end = error == 0 && reading.seen < limit;
-    return fail(move, error, "read users");
+    return page_fail(move, error, "read users");
 }
 
 struct user_search {
@@ -182,7 +62,7 @@ static int take_found_user(void *context, const bson_t *document)
     struct user_search *search = context;
     struct move_store *base = &search->move->base;
     struct store_user user;
-    const int error = decode_user(search->move, document, &user);
+    const int error = page_user(search->move, document, &user);
 
     if (error < 0) {
         return error;
@@ -202,15 +82,15 @@ static int take_found_user(void *context, const bson_t *document)
 
 static int user_find(struct move_store *base, struct slice user_id, struct store_user *ret)
 {
-    struct mongo_move *move = of(base);
+    struct mongo_move *move = page_of(base);
     struct user_search search = {.move = move, .user = ret};
     bson_t filter = BSON_INITIALIZER;
 
     store_mongo_put_text(&filter, "_id", user_id);
-    int error = find(move, STORE_MONGO_USERS, &filter, "_id", 1, take_found_user, &search);
+    int error = page_find(move, STORE_MONGO_USERS, &filter, "_id", 1, take_found_user, &search);
     bson_destroy(&filter);
     error = error == 0 && !search.found ? -ENOENT : error;
-    return fail(move, error, "read a user");
+    return page_fail(move, error, "read a user");
 }
 
 /* --- writing in bulks --- */
@@ -253,12 +133,12 @@ static int send_updates(struct mongo_move *move, const char *collection, uint32_
     int error = mongo_update(store->client, collection, store->batch->updates, count, keep_refusal,
                              move, &store->error);
     error = error == 0 && move->refused_count > 0 ? store->error.error : error;
-    return fail(move, error, what);
+    return page_fail(move, error, what);
 }
 
 static int users_write(struct move_store *base, const struct move_rows *rows)
 {
-    struct mongo_move *move = of(base);
+    struct mongo_move *move = page_of(base);
 
     for (uint32_t i = 0; i < rows->count; i++) {
         const struct store_user *user = &rows->users[i];
@@ -276,32 +156,12 @@ static int users_write(struct move_store *base, const struct move_rows *rows)
 
 /* --- rooms --- */
 
-static int decode_room(struct mongo_move *move, const bson_t *document, struct move_room *ret)
-{
-    struct row_fields fields = {.document = document};
-
-    *ret = (struct move_room){
-        .room = {.epoch = row_number(&fields, "epoch", UINT64_MAX),
-                 .created_ms = row_number(&fields, "created_at", INT64_MAX),
-                 .member_count = (uint32_t)row_number(&fields, "member_count", UINT32_MAX),
-                 .members_max = (uint32_t)row_number(&fields, "members_max", UINT32_MAX),
-                 .visibility = (uint8_t)row_number(&fields, "visibility", 1),
-                 .durability = (uint8_t)row_number(&fields, "durability", UINT8_MAX),
-                 .room_id = row_text(&fields, "_id", 1, STORE_MONGO_ROOM_MAX),
-                 .name = row_text(&fields, "name", 0, ROOM_NAME_MAX)},
-        .owner_id = row_text(&fields, "owner_id", 0, STORE_MONGO_ROOM_MAX),
-        .owner_name = row_text(&fields, "owner_name", 0, USER_NAME_MAX),
-        .renew = store_mongo_number(document, "renew") != 0,
-    };
-    return row_damaged(move->store, STORE_MONGO_ROOMS, &fields);
-}
-
 static int take_room(void *context, const bson_t *document)
 {
     struct reading *reading = context;
     struct move_rooms *page = reading->page;
     struct move_room *room = &page->rooms[page->count];
-    const int error = decode_room(reading->move, document, room);
+    const int error = page_room(reading->move, document, room);
 
     if (error < 0) {
         return error;
@@ -327,27 +187,27 @@ static int look_for_quarantine(struct mongo_move *move)
     bson_t filter = BSON_INITIALIZER;
     bool any = false;
 
-    const int error = find(move, STORE_MONGO_QUARANTINE, &filter, "_id", 1, take_any, &any);
+    const int error = page_find(move, STORE_MONGO_QUARANTINE, &filter, "_id", 1, take_any, &any);
     bson_destroy(&filter);
     if (error == 0) {
         move->quarantine = any;
     }
-    return fail(move, error, "look into quarantine");
+    return page_fail(move, error, "look into quarantine");
 }
 
 static int rooms_read(struct move_store *base, struct move_cursor *cursor, struct move_rooms *rooms)
 {
-    struct mongo_move *move = of(base);
+    struct mongo_move *move = page_of(base);
     struct reading reading = {.move = move, .cursor = cursor, .page = rooms};
     bson_t filter = BSON_INITIALIZER;
 
     rooms->count = 0;
     rooms->text_used = 0;
-    put_after(&filter, cursor);
-    int error = find(move, STORE_MONGO_ROOMS, &filter, "_id", MOVE_ROOMS, take_room, &reading);
+    page_after(&filter, cursor);
+    int error = page_find(move, STORE_MONGO_ROOMS, &filter, "_id", MOVE_ROOMS, take_room, &reading);
     bson_destroy(&filter);
     cursor->end = error == 0 && rooms->count < MOVE_ROOMS;
-    error = fail(move, error, "read rooms");
+    error = page_fail(move, error, "read rooms");
     return error < 0 ? error : look_for_quarantine(move);
 }
 
@@ -362,7 +222,7 @@ static int take_found_room(void *context, const bson_t *document)
     struct room_search *search = context;
     struct move_store *base = &search->move->base;
     struct move_room room;
-    const int error = decode_room(search->move, document, &room);
+    const int error = page_room(search->move, document, &room);
 
     if (error < 0) {
         return error;
@@ -379,15 +239,15 @@ static int take_found_room(void *context, const bson_t *document)
 
 static int room_find(struct move_store *base, struct slice room_id, struct move_room *ret)
 {
-    struct mongo_move *move = of(base);
+    struct mongo_move *move = page_of(base);
     struct room_search search = {.move = move, .room = ret};
     bson_t filter = BSON_INITIALIZER;
 
     store_mongo_put_text(&filter, "_id", room_id);
-    int error = find(move, STORE_MONGO_ROOMS, &filter, "_id", 1, take_found_room, &search);
+    int error = page_find(move, STORE_MONGO_ROOMS, &filter, "_id", 1, take_found_room, &search);
     bson_destroy(&filter);
     error = error == 0 && !search.found ? -ENOENT : error;
-    return fail(move, error, "read a room");
+    return page_fail(move, error, "read a room");
 }
 
 /* Up to where every event is there, whatever the last bulk left out. */
@@ -400,12 +260,12 @@ static int find_copied(struct mongo_move *move, struct move_room *room)
     if (error == 0) {
         room->copied = last > MOVE_ROWS ? last - MOVE_ROWS : 0;
     }
-    return failed(move, error);
+    return page_failed(move, error);
 }
 
 static int rooms_write(struct move_store *base, struct move_rooms *rooms)
 {
-    struct mongo_move *move = of(base);
+    struct mongo_move *move = page_of(base);
 
     for (uint32_t i = 0; i < rooms->count; i++) {
         const struct move_room *room = &rooms->rooms[i];
@@ -476,8 +336,9 @@ static void put_members_after(bson_t *filter, struct slice room_id,
 {
     char last[MEMBER_ID_MAX];
     char end[MEMBER_ID_MAX];
-    struct slice after = member_id(room_id, (struct slice){cursor->id, cursor->id_bytes}, last);
-    struct slice before = member_id(room_id, SLICE(""), end);
+    struct slice after =
+        page_member_id(room_id, (struct slice){cursor->id, cursor->id_bytes}, last);
+    struct slice before = page_member_id(room_id, SLICE(""), end);
     bson_t range;
 
     end[before.size - 1] = '0'; /* follows '/' */
@@ -490,17 +351,18 @@ static void put_members_after(bson_t *filter, struct slice room_id,
 static int members_read(struct move_store *base, const struct move_room *room, uint16_t index,
                         struct move_cursor *cursor, struct move_rows *rows)
 {
-    struct mongo_move *move = of(base);
+    struct mongo_move *move = page_of(base);
     struct reading reading = {
         .move = move, .room = room, .index = index, .cursor = cursor, .rows = rows};
     const uint32_t limit = rows->limit - rows->count;
     bson_t filter = BSON_INITIALIZER;
 
     put_members_after(&filter, room->room.room_id, cursor);
-    const int error = find(move, STORE_MONGO_MEMBERS, &filter, "_id", limit, take_member, &reading);
+    const int error =
+        page_find(move, STORE_MONGO_MEMBERS, &filter, "_id", limit, take_member, &reading);
     bson_destroy(&filter);
     if (error < 0 || reading.seen == limit) {
-        return fail(move, error, "read members");
+        return page_fail(move, error, "read members");
     }
     /* The owner is a member since the room was made, until a document says otherwise. */
     const bool owner = !cursor->owner_seen && room->owner_id.size > 0;
@@ -519,7 +381,7 @@ static int members_read(struct move_store *base, const struct move_room *room, u
 
 static int members_clear(struct move_store *base, const struct move_room *room)
 {
-    struct mongo_move *move = of(base);
+    struct mongo_move *move = page_of(base);
     bson_t filter = BSON_INITIALIZER;
     bson_t command = BSON_INITIALIZER;
 
@@ -532,13 +394,13 @@ static int members_clear(struct move_store *base, const struct move_room *room)
         mongo_command(move->store->client, &command, true, NULL, NULL, &move->store->error);
     bson_destroy(&command);
     bson_destroy(&filter);
-    return fail(move, error, "write members");
+    return page_fail(move, error, "write members");
 }
 
 static int members_write(struct move_store *base, const struct move_rooms *rooms,
                          const struct move_rows *rows)
 {
-    struct mongo_move *move = of(base);
+    struct mongo_move *move = page_of(base);
     char id[MEMBER_ID_MAX];
 
     for (uint32_t i = 0; i < rows->count; i++) {
@@ -546,7 +408,7 @@ static int members_write(struct move_store *base, const struct move_rooms *rooms
         const struct store_room *room = &rooms->rooms[rows->rooms[i]].room;
         bson_t values;
         bson_t *update =
-            begin_update(move, i, member_id(room->room_id, member->user_id, id), &values);
+            begin_update(move, i, page_member_id(room->room_id, member->user_id, id), &values);
         store_mongo_put_text(&values, "room_id", room->room_id);
         store_mongo_put_text(&values, "user_id", member->user_id);
         store_mongo_put_text(&values, "username", member->username);
@@ -583,30 +445,12 @@ static bool is_full(struct reading *reading)
 static int take_event(void *context, const bson_t *document)
 {
     struct reading *reading = context;
-    struct row_fields fields = {.document = document};
-    const bool keyed = store_mongo_has(document, "key");
 
     if (is_full(reading)) {
         return 1;
     }
-    struct record event = {
-        .kind = (uint8_t)row_number(&fields, "kind", RECORD_LEFT),
-        .flags = keyed ? RECORD_KEYED : 0,
-        .epoch = row_number(&fields, "epoch", UINT64_MAX),
-        .seq = row_number(&fields, "seq", SEQ_MAX),
-        .at_ms = row_number(&fields, "at", INT64_MAX),
-        .user_id = row_text(&fields, "user_id", 1, STORE_MONGO_ROOM_MAX),
-        .body = row_text(&fields, "body", 0, MOVE_ROW_BYTES_MAX - 1024),
-    };
-    if (keyed) {
-        const struct slice key = row_bytes(&fields, "key", KEY_BYTES, KEY_BYTES);
-        event.content_digest = row_number(&fields, "digest", UINT64_MAX);
-        memcpy(event.key_digest, key.data, key.size);
-    }
-    if (event.seq <= reading->cursor->seq) {
-        fields.wrong = fields.wrong != NULL ? fields.wrong : "seq"; /* it is not that of its _id */
-    }
-    const int error = row_damaged(reading->move->store, STORE_MONGO_EVENTS, &fields);
+    struct record event;
+    const int error = page_event(reading->move, document, reading->cursor->seq, &event);
     if (error < 0) {
         return error;
     }
@@ -619,57 +463,22 @@ static int take_event(void *context, const bson_t *document)
 static int take_quarantined(void *context, const bson_t *document)
 {
     struct reading *reading = context;
-    struct row_fields fields = {.document = document};
     struct record record = {0};
 
     if (is_full(reading)) {
         return 1;
     }
-    const uint64_t seq = row_number(&fields, "seq", SEQ_MAX);
-    const struct slice bytes =
-        row_bytes(&fields, "record", RECORD_HEADER_BYTES, MOVE_ROW_BYTES_MAX - 1024);
-    if (fields.wrong == NULL &&
-        (record_decode(bytes.data, bytes.size, &record) < 0 || record.seq != seq ||
-         !slice_equal(record.room_id, reading->room->room.room_id))) {
-        fields.wrong = "record";
-    }
-    const int error = row_damaged(reading->move->store, STORE_MONGO_QUARANTINE, &fields);
+    const int error =
+        page_quarantined(reading->move, document, reading->room->room.room_id, &record);
     if (error < 0) {
         return error;
     }
-    reading->last_quarantined = seq;
+    reading->last_quarantined = record.seq;
     reading->seen++;
-    if (utf8_valid(record.body.data, record.body.size)) { /* what history shows */
-        record.role = QUARANTINED;
-        add_event(reading, &record);
-    }
+    record.role = QUARANTINED;
+    record.flags &= RECORD_KEYED;
+    add_event(reading, &record); /* no text too, which history does not show */
     return 0;
-}
-
-/* By seq; what is in events before what is in quarantine. */
-static int compare_events(const void *left, const void *right)
-{
-    const struct record *a = left;
-    const struct record *b = right;
-
-    return a->seq != b->seq ? (a->seq > b->seq) - (a->seq < b->seq)
-                            : (a->role > b->role) - (a->role < b->role);
-}
-
-/* Puts the rows from first on into order, one for each seq, none beyond to. */
-static void merge(struct move_rows *rows, uint32_t first, uint64_t to)
-{
-    uint32_t kept = first;
-
-    qsort(rows->events + first, rows->count - first, sizeof(rows->events[0]), compare_events);
-    for (uint32_t i = first; i < rows->count; i++) {
-        const struct record *event = &rows->events[i];
-        if (event->seq <= to && (kept == first || rows->events[kept - 1].seq != event->seq)) {
-            rows->events[kept] = *event;
-            rows->events[kept++].role = ROLE_NONE;
-        }
-    }
-    rows->count = kept;
 }
 
 /* Whether a seq is missing among the rows from first on, or may be behind them. */
@@ -693,8 +502,8 @@ static int fill_holes(struct reading *reading, uint32_t first, uint64_t after)
     store_mongo_put_text(&filter, "room_id", reading->room->room.room_id);
     BCON_APPEND(&filter, "seq", "{", "$gt", BCON_INT64((int64_t)after), "$lte",
                 BCON_INT64((int64_t)to), "}");
-    const int error =
-        find(move, STORE_MONGO_QUARANTINE, &filter, "seq", MOVE_ROWS, take_quarantined, reading);
+    const int error = page_find(move, STORE_MONGO_QUARANTINE, &filter, "seq", MOVE_ROWS,
+                                take_quarantined, reading);
     bson_destroy(&filter);
     if (error < 0) {
         return error;
@@ -704,7 +513,7 @@ static int fill_holes(struct reading *reading, uint32_t first, uint64_t after)
         cursor->seq = to;
         cursor->end = false;
     }
-    merge(reading->rows, first, to);
+    page_merge(reading->rows, first, to);
     cursor->seq = cursor->end && reading->rows->count > first
                       ? reading->rows->events[reading->rows->count - 1].seq
                       : cursor->seq;
@@ -714,7 +523,7 @@ static int fill_holes(struct reading *reading, uint32_t first, uint64_t after)
 static int events_read(struct move_store *base, const struct move_room *room, uint16_t index,
                        struct move_cursor *cursor, struct move_rows *rows)
 {
-    struct mongo_move *move = of(base);
+    struct mongo_move *move = page_of(base);
     struct reading reading = {
         .move = move, .room = room, .index = index, .cursor = cursor, .rows = rows};
     const uint32_t first = rows->count;
@@ -731,7 +540,8 @@ static int events_read(struct move_store *base, const struct move_room *room, ui
     store_mongo_put_event_id(&range, "$gt", room->room.room_id, after);
     store_mongo_put_event_id(&range, "$lte", room->room.room_id, SEQ_MAX);
     CHECK(bson_append_document_end(&filter, &range));
-    int error = find(move, STORE_MONGO_EVENTS, &filter, "_id", reading.limit, take_event, &reading);
+    int error =
+        page_find(move, STORE_MONGO_EVENTS, &filter, "_id", reading.limit, take_event, &reading);
     bson_destroy(&filter);
     if (error == 0) {
         cursor->end = !reading.full && reading.seen < reading.limit;
@@ -739,7 +549,7 @@ static int events_read(struct move_store *base, const struct move_room *room, ui
                     ? fill_holes(&reading, first, after)
                     : 0;
     }
-    return fail(move, error, "read events");
+    return page_fail(move, error, "read events");
 }
 
 /* --- events, written --- */
@@ -754,7 +564,7 @@ static int insert_record(struct mongo_move *move, const struct record *event)
     record_encode(event, move->record);
     const int error = store_mongo_insert(move->store, &record, 1, &result);
     if (error < 0) {
-        return failed(move, error);
+        return page_failed(move, error);
     }
     if (result != STORE_MONGO_STORED && result != STORE_MONGO_QUARANTINED) {
         (void)snprintf(move->base.why, sizeof(move->base.why),
@@ -825,7 +635,7 @@ static int insert_refused(struct mongo_move *move, const struct move_rows *rows)
 static int events_write(struct move_store *base, struct move_rooms *rooms,
                         const struct move_rows *rows)
 {
-    struct mongo_move *move = of(base);
+    struct mongo_move *move = page_of(base);
     struct store_mongo *store = move->store;
     struct store_mongo_batch *batch = store->batch;
     uint16_t rows_of[MOVE_ROWS];
@@ -851,7 +661,7 @@ static int events_write(struct move_store *base, struct move_rooms *rooms,
                              move, &store->error);
     }
     if (error < 0 && !is_document_error(error)) {
-        return fail(move, error, "write events");
+        return page_fail(move, error, "write events");
     }
     const bool all = error < 0; /* refused as a whole, for one of them */
     const uint32_t refused = all ? count : move->refused_count;
@@ -867,32 +677,32 @@ static int events_write(struct move_store *base, struct move_rooms *rooms,
 
 static int write_begin(struct move_store *base)
 {
-    struct mongo_move *move = of(base);
-    int error = failed(move, store_mongo_prepare(move->store));
+    struct mongo_move *move = page_of(base);
+    int error = page_failed(move, store_mongo_prepare(move->store));
 
-    error = error < 0 ? error : failed(move, store_mongo_claim(move->store, &move->owner));
+    error = error < 0 ? error : page_failed(move, store_mongo_claim(move->store, &move->owner));
     return error < 0 ? error : look_for_quarantine(move);
 }
 
 static int check(struct move_store *base)
 {
-    struct mongo_move *move = of(base);
+    struct mongo_move *move = page_of(base);
     const uint64_t now_ns = os_now_ns();
 
     if (move->owner == 0 || (move->checked_ns > 0 && now_ns - move->checked_ns < CHECK_NS)) {
         return 0;
     }
     move->checked_ns = now_ns;
-    return failed(move, store_mongo_check_owner(move->store, move->owner));
+    return page_failed(move, store_mongo_check_owner(move->store, move->owner));
 }
 
 static int write_end(struct move_store *base)
 {
-    struct mongo_move *move = of(base);
+    struct mongo_move *move = page_of(base);
 
     move->checked_ns = 0;
     const int error = check(base);
-    return error < 0 ? error : failed(move, store_mongo_run_end(move->store));
+    return error < 0 ? error : page_failed(move, store_mongo_run_end(move->store));
 }
 
 static void close_move(struct move_store *base)
@@ -939,7 +749,7 @@ int store_mongo_move(struct store_mongo *mongo, struct mem_plan *plan, struct mo
 
 void store_mongo_move_owner(struct move_store *store, uint64_t owner)
 {
-    of(store)->owner = owner;
+    page_of(store)->owner = owner;
 }
 
 /* --- a source, before anything of it is touched --- */
@@ -965,14 +775,14 @@ static int take_look(void *context, const bson_t *document)
 
 int store_mongo_move_look(struct move_store *base, bool *ret_clean)
 {
-    struct mongo_move *move = of(base);
+    struct mongo_move *move = page_of(base);
     struct look look = {0};
     bson_t filter = BSON_INITIALIZER;
 
-    int error = find(move, STORE_MONGO_META, &filter, "_id", MOVE_ROWS, take_look, &look);
+    int error = page_find(move, STORE_MONGO_META, &filter, "_id", MOVE_ROWS, take_look, &look);
     bson_destroy(&filter);
     if (error < 0) {
-        return fail(move, error, "look what it holds");
+        return page_fail(move, error, "look what it holds");
     }
     if (!look.schema) {
         (void)snprintf(base->why, sizeof(base->why),

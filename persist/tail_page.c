@@ -187,32 +187,24 @@ static bool missing_part(const struct page *page, const struct read_list *list, 
     return true;
 }
 
-/* The two looks at Redis. First where the lists should be: frozen, or in the log and then, in case
- * it was frozen meanwhile, under the frozen name. Then, for what is missing: a batch that is to be
- * frozen may be in the log still, and records that came meanwhile are behind it, there or under its
- * name. */
-static uint32_t add_ranges(const struct page *page, bool again, struct cache_range *ranges)
+/* A list is frozen, or in the log and then, in case it was frozen meanwhile, under its frozen name.
+ */
+static uint32_t add_ranges(const struct page *page, struct cache_range *ranges)
 {
     const struct read_head *head = page->tail->head;
+    struct cache_range range = {.room_id = page->range->room_id};
     uint32_t count = 0;
-    uint32_t first = 0;
-    uint32_t last = 0;
 
     for (uint32_t i = 0; i < head->list_count; i++) {
         const struct read_list *list = &head->lists[i];
-        const struct read_list *before = i > 0 && again ? &head->lists[i - 1] : NULL;
-        if (!missing_part(page, list, &first, &last) || (again && list->open && before == NULL)) {
+        if (!missing_part(page, list, &range.first, &range.last)) {
             continue;
         }
-        struct cache_range range = {.room_id = page->range->room_id, .first = first, .last = last};
-        if (before != NULL) {
-            range.first += before->count;
-            range.last += before->count;
-        }
-        if (list->open || again) {
+        if (list->open) {
+            range.number = 0;
             ranges[count++] = range;
         }
-        range.number = before != NULL ? before->number : list->number;
+        range.number = list->number;
         ranges[count++] = range;
     }
     return count;
@@ -221,16 +213,9 @@ static uint32_t add_ranges(const struct page *page, bool again, struct cache_ran
 static int look_in_redis(struct page *page)
 {
     struct cache_range ranges[2 * READ_LISTS_MAX];
-    int error = 0;
+    const uint32_t count = page->tail->cache != NULL ? add_ranges(page, ranges) : 0;
 
-    for (int look = 0; look < 2 && error == 0 && page->tail->cache != NULL; look++) {
-        const uint32_t count = add_ranges(page, look > 0, ranges);
-        if (count == 0) {
-            break;
-        }
-        error = tail_cache_read(page->tail, ranges, count, take_element, page);
-    }
-    return error;
+    return count > 0 ? tail_cache_read(page->tail, ranges, count, take_element, page) : 0;
 }
 
 /* --- MongoDB --- */

@@ -121,36 +121,21 @@ static int take_element(void *context, uint32_t range, struct slice element)
     return 0;
 }
 
-/* What the list in hand still lacks, from the log and then from under a frozen name, where its
- * first record has that index. */
-static int look_there(struct look *look, const struct read_list *list, uint64_t number,
-                      uint32_t shift)
+/* The list in hand: frozen, or in the log and then, in case it was frozen meanwhile, under its
+ * frozen name. */
+static int look_at_list(struct look *look, const struct read_list *list)
 {
-    const uint32_t first = (uint32_t)(look->next - list->first_seq) + shift;
-    const uint32_t last = list->count - 1 + shift;
     const struct cache_range ranges[] = {
-        {.room_id = look->room_id, .first = first, .last = last},
-        {.room_id = look->room_id, .number = number, .first = first, .last = last},
+        {.room_id = look->room_id, .last = list->count - 1},
+        {.room_id = look->room_id, .number = list->number, .last = list->count - 1},
     };
-    return tail_cache_read(look->tail, ranges, 2, take_element, look);
-}
-
-/* One list: where it should be, then where a freeze that is late leaves it (see tail_page.c). */
-static int look_at_list(struct look *look, const struct read_list *list,
-                        const struct read_list *before)
-{
-    const struct cache_range frozen = {
-        .room_id = look->room_id, .number = list->number, .last = list->count - 1};
     int error = 0;
 
-    if (!list->open) {
-        error = tail_cache_read(look->tail, &frozen, 1, take_element, look);
+    if (list->open) {
+        error = tail_cache_read(look->tail, &ranges[0], 1, take_element, look);
     }
     if (error == 0 && look->next <= look->last) {
-        error = look_there(look, list, list->number, 0);
-    }
-    if (error == 0 && look->next <= look->last && before != NULL) {
-        error = look_there(look, list, before->number, before->count);
+        error = tail_cache_read(look->tail, &ranges[1], 1, take_element, look);
     }
     return error;
 }
@@ -205,7 +190,7 @@ static int look_at_lists(struct look *look)
         look->next = list->first_seq;
         look->last = list->first_seq + list->count - 1;
         if (look->tail->cache != NULL) {
-            error = look_at_list(look, list, i > 0 ? &head->lists[i - 1] : NULL);
+            error = look_at_list(look, list);
         }
         if (error == 0 && look->next <= look->last) {
             error = look_in_mongodb(look);

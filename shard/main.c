@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -109,11 +110,22 @@ static int run(struct config *config, const struct options *options,
     return atomic_load(&server.failed) ? EXIT_RUNTIME : EXIT_OK;
 }
 
+/* libmongoc makes a file of counters in shared memory as soon as it is loaded, before main. Nobody
+ * reads it, and a kill -9 would leave it behind: its name goes now, the memory with the process. */
+static void forget_counters(void)
+{
+    char name[32];
+
+    (void)snprintf(name, sizeof(name), "/mongoc-%d", (int)getpid());
+    (void)shm_unlink(name);
+}
+
 int main(int count, char **words)
 {
     static struct config config;
     struct options options;
 
+    forget_counters();
     if (options_read(count, words, environ, &config, &options) < 0) {
         return EXIT_USAGE;
     }
