@@ -329,6 +329,25 @@ static int choose_name(struct answerer *answerer, struct slice wanted, struct us
     return taken == 0 ? 0 : -EAGAIN;
 }
 
+/* The user, made if need be: 1 it was made, 0 it was there, -EEXIST another answerer took the id or
+ * the name between the look and the writing, -EAGAIN. name holds the text of one that was made. */
+static int find_or_make(struct answerer *answerer, struct slice user_id, struct slice wanted,
+                        struct username *name, struct store_user *ret)
+{
+    int error = answerer->store->ops->user_by_id(answerer->store, user_id, ret);
+
+    if (error != -ENOENT) {
+        return error == 0 ? 0 : -EAGAIN;
+    }
+    error = choose_name(answerer, wanted, name);
+    if (error < 0) {
+        return error;
+    }
+    *ret = (struct store_user){.user_id = user_id, .username = username_slice(name)};
+    error = write_user(answerer, ret);
+    return error == 0 ? 1 : error;
+}
+
 static void request_ensure(struct answerer *answerer, uint32_t lane,
                            const struct persist_head *head, struct slice user_id,
                            struct slice wanted)
@@ -338,21 +357,16 @@ static void request_ensure(struct answerer *answerer, uint32_t lane,
     int status = -EINVAL;
 
     if (user_id.size >= 1 && username_is_text(user_id, USER_ID_BYTES_MAX)) {
-        status = answerer->store->ops->user_by_id(answerer->store, user_id, &user);
+        status = find_or_make(answerer, user_id, wanted, &name, &user);
+        if (status == -EEXIST) { /* two first requests of one user, perhaps: now it is there */
+            status = find_or_make(answerer, user_id, wanted, &name, &user);
+        }
+        status = status == -EEXIST ? -EAGAIN : status;
     }
-    if (status != -ENOENT) {
-        status = status == 0 || status == -EINVAL ? status : -EAGAIN;
-        reply_user(answerer, lane, head->token, status, &user);
-        return;
-    }
-    status = choose_name(answerer, wanted, &name);
-    user = (struct store_user){.user_id = user_id, .username = username_slice(&name)};
-    status = status == 0 ? write_user(answerer, &user) : status;
-    if (status == 0) {
+    if (status == 1) {
         reply_written(answerer, lane, head->token, &user);
     } else {
-        /* -EEXIST too: another answerer took the id or the name since; asked again it shows. */
-        reply_user(answerer, lane, head->token, -EAGAIN, NULL);
+        reply_user(answerer, lane, head->token, status, &user);
     }
 }
 

@@ -153,6 +153,15 @@ enum verdict { VERDICT_TAKE, VERDICT_PASS, VERDICT_HOLE, VERDICT_WAIT };
 static enum verdict judge(struct persist *persist, uint32_t lane, struct pipe_room *room,
                           uint64_t seq)
 {
+    const bool under_way = room->staged > 0 || room->open != NULL || room->flushing != NULL;
+
+    if (room->taken_seq == 0 && under_way) {
+        /* It was not there, is made anew, and what was under way before must be through first. */
+        if (room->open != NULL) {
+            pipe_batch_set_due(persist->pipeline, room->open);
+        }
+        return VERDICT_WAIT;
+    }
     if (room->absent || seq <= room->stored_seq ||
         (room->taken_seq > 0 && seq <= room->taken_seq)) {
         return VERDICT_PASS;
@@ -160,7 +169,6 @@ static enum verdict judge(struct persist *persist, uint32_t lane, struct pipe_ro
     if (room->taken_seq == 0 || seq == room->taken_seq + 1) {
         return VERDICT_TAKE;
     }
-    const bool under_way = room->staged > 0 || room->open != NULL || room->flushing != NULL;
     if (!persist->lanes[lane].door->salvage && under_way) {
         return VERDICT_HOLE;
     }
@@ -229,7 +237,9 @@ static void pass_over(struct pipeline *pipeline, struct pipe_stage *stage,
         stage->dark_position = request->position;
         return;
     }
-    room->dark_seq = record.seq > room->dark_seq ? record.seq : room->dark_seq;
+    if (!room->absent && record.seq > room->dark_seq) {
+        room->dark_seq = record.seq;
+    }
     pipe_room_release(pipeline, room);
 }
 
