@@ -156,8 +156,8 @@ NODISCARD int cache_read_found(struct cache *cache, struct slice room_id, uint64
 NODISCARD int cache_remove_found(struct cache *cache, struct slice room_id, uint64_t owner,
                                  uint64_t number, bool keep);
 
-/* Whether Redis takes a write (SET of a key of ours that expires): 0, or -ENOSPC (maxmemory),
- * -EROFS, -EACCES and others (C3): then it is closed. */
+/* Whether Redis takes what an append does (on a key of ours that goes again): 0, or -ENOSPC
+ * (maxmemory), -EROFS, -EACCES and others (C3): then it is closed. */
 NODISCARD int cache_probe(struct cache *cache);
 
 /* A round trip (PING): 0 or -errno (C3). */

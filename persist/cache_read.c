@@ -312,18 +312,22 @@ int cache_remove_found(struct cache *cache, struct slice room_id, uint64_t owner
 
 int cache_probe(struct cache *cache)
 {
-    struct redis_reply reply;
-    char key[CACHE_PREFIX_BYTES_MAX + 8];
-    const int size = snprintf(key, sizeof(key), "%sprobe", cache->prefix);
+    char name[CACHE_PREFIX_BYTES_MAX + 8];
+    const int size = snprintf(name, sizeof(name), "%sprobe", cache->prefix);
+    const struct slice key = {name, (uint32_t)size};
+    /* What an append does, and the key goes again. */
+    const struct slice commands[][3] = {{SLICE("SET"), key, SLICE("1")},
+                                        {SLICE("UNLINK"), key},
+                                        {SLICE("RPUSH"), key, SLICE("1")},
+                                        {SLICE("UNLINK"), key}};
     int error = cache_settle(cache);
 
-    if (error == 0) {
-        const struct slice words[] = {
-            SLICE("SET"), {key, (uint32_t)size}, SLICE("1"), SLICE("EX"), SLICE("60")};
-        error = redis_command(cache->redis, 5, words, &reply);
-    }
-    if (error == 0 && reply.type == REDIS_ERROR) {
-        error = cache_give_up(cache, redis_error(reply.text), "it takes no writes", reply.text);
+    for (int i = 0; error == 0 && i < 4; i++) {
+        struct redis_reply reply;
+        error = redis_command(cache->redis, commands[i][2].size > 0 ? 3 : 2, commands[i], &reply);
+        if (error == 0 && reply.type == REDIS_ERROR) {
+            error = cache_give_up(cache, redis_error(reply.text), "it takes no writes", reply.text);
+        }
     }
     return error;
 }

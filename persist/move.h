@@ -48,9 +48,7 @@ typedef int (*move_tick)(void *context, const struct move_progress *progress);
 struct move_options {
     const struct config *config;
     enum move_side from, to;
-    bool salvage;  /* a journal may have holes */
-    bool new_data; /* the data directory is not that of the last damsod on the source: it has no
-                      journal that might hold what the stores do not */
+    bool salvage; /* a journal may have holes */
     move_tick tick;
     void *context;
 };
@@ -62,7 +60,8 @@ struct move;
 NODISCARD int move_open(const struct move_options *options, struct move **ret, char *ret_why,
                         size_t why_size);
 
-/* Source redis+mongodb: takes over, so that any other damsod on it is fenced. 0 or -errno. */
+/* Source redis+mongodb: takes over, so that any other damsod on it is fenced. 0 or -errno; -EBUSY:
+ * the last damsod on it had another data directory, and died: its journal is not here. */
 NODISCARD int move_claim(struct move *move);
 
 /* Source redis+mongodb: a record of a journal, in the journal's order. 0 or -errno; -EBADMSG: no

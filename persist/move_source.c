@@ -21,6 +21,7 @@ enum {
     WORKER_BYTES = 64 * 1024,
     RING_ENTRIES = 16,
     EVENTS_MAX = 8,
+    PATH_BYTES = 512,
 };
 
 /* --- opening --- */
@@ -135,7 +136,22 @@ static int ask(struct move *move, enum job_op op, struct job_answer *ret)
 
 /* --- taking over --- */
 
-static int take_over(struct move *move, bool clean)
+/* The data directory's name for itself (persist/pipeline_open.c makes it); empty if it has none. */
+static struct slice read_server_id(const struct move *move, char id[EMBEDDED_BOOT_ID_BYTES])
+{
+    char path[PATH_BYTES];
+    int64_t size = 0;
+
+    (void)snprintf(path, sizeof(path), "%s/id", move->options.config->server_data);
+    const int file = os_file_open(path, 0);
+    if (file >= 0) {
+        size = os_file_read(file, id, EMBEDDED_BOOT_ID_BYTES, 0);
+        os_file_close(file);
+    }
+    return (struct slice){id, size == EMBEDDED_BOOT_ID_BYTES ? EMBEDDED_BOOT_ID_BYTES : 0};
+}
+
+static int take_over(struct move *move, bool clean, struct slice server_id)
 {
     char boot_id[EMBEDDED_BOOT_ID_BYTES];
     int error;
@@ -146,7 +162,7 @@ static int take_over(struct move *move, bool clean)
         error = error < 0 ? error : store_mongo_claim(move->store, &move->owner);
         if (error == 0 && !clean) {
             error = store_mongo_run_begin(move->store, (struct slice){boot_id, sizeof(boot_id)},
-                                          SLICE("move"), NULL);
+                                          server_id, NULL);
         }
     } while (move_again(move, error));
     if (error < 0) {
@@ -159,23 +175,26 @@ static int take_over(struct move *move, bool clean)
 
 int move_claim(struct move *move)
 {
+    char id[EMBEDDED_BOOT_ID_BYTES];
+    const struct slice ours = read_server_id(move, id);
+    struct slice theirs = {"", 0};
     bool clean = false;
     int error;
 
     do {
-        error = store_mongo_move_look(move->source, &clean);
+        error = store_mongo_move_look(move->source, &clean, &theirs);
     } while (move_again(move, error));
     if (error < 0) {
         return move_failed(move, move->source, error);
     }
-    if (!clean && move->options.new_data) {
+    if (!clean && (ours.size == 0 || !slice_equal(ours, theirs))) {
         return move_fail(move, -EBUSY,
                          "the last damsod on %s did not stop cleanly, and its journal may hold "
                          "messages that the stores do not; name its data directory with --data, "
                          "or start and stop it once there",
                          move->source->name);
     }
-    return take_over(move, clean);
+    return take_over(move, clean, ours);
 }
 
 /* --- journals --- */

@@ -190,5 +190,7 @@ NODISCARD int store_mongo_move(struct store_mongo *mongo, struct mem_plan *plan,
 void store_mongo_move_owner(struct move_store *store, uint64_t owner);
 
 /* How a source begins: -ENOENT: the database holds nothing of damso's. ret_clean: the last run
- * ended with everything stored. Without store_mongo_prepare before. */
-NODISCARD int store_mongo_move_look(struct move_store *store, bool *ret_clean);
+ * ended with everything stored. ret_server_id: of the data directory of that run, or empty. Without
+ * store_mongo_prepare before. */
+NODISCARD int store_mongo_move_look(struct move_store *store, bool *ret_clean,
+                                    struct slice *ret_server_id);

@@ -55,6 +55,12 @@ enum pipe_mode { PIPE_OFFLINE, PIPE_CONNECTING, PIPE_DRAINING, PIPE_CACHED, PIPE
 
 struct pipe_batch;
 
+/* A record in a stage. */
+struct pipe_where {
+    uint32_t lane;
+    uint32_t index;
+};
+
 /* A room with records on their way, or that had some lately. */
 struct pipe_room {
     struct pipe_room *chain;         /* of its bucket */
@@ -66,8 +72,9 @@ struct pipe_room {
                             questions are refused (Z4) */
     struct pipe_batch *open;
     struct pipe_batch *flushing;
-    uint32_t staged;    /* records in the stage that are not done */
-    uint32_t job_index; /* in the job being made, if job_stamp is its */
+    uint32_t staged;                             /* records in the stage that are not done */
+    struct pipe_where first_staged, last_staged; /* of those, in the order of seq */
+    uint32_t job_index;                          /* in the job being made, if job_stamp is its */
     uint64_t job_stamp;
     struct pipe_ticket *questions; /* about it, at the readers */
     uint32_t direct;               /* records in direct jobs */
@@ -105,7 +112,8 @@ struct staged {
     uint64_t taken_ns;
     struct pipe_room *room; /* NULL: passed over */
     uint32_t offset, size;
-    uint32_t counted; /* against the shard's credit */
+    uint32_t counted;       /* against the shard's credit */
+    struct pipe_where next; /* of the same room, if this is not its last */
     enum staged_state state;
 };
 
@@ -127,12 +135,6 @@ struct pipe_stage {
                                place was left for: no room is shown before they came again */
     bool recovered;         /* PERSIST_RECOVERED came */
     struct pipe_batch *newest, *oldest; /* of this lane, by position */
-};
-
-/* Where a job's record is in the stage. */
-struct pipe_where {
-    uint32_t lane;
-    uint32_t index;
 };
 
 struct pipe_append {
@@ -255,6 +257,11 @@ struct pipeline {
 static inline struct staged *staged_at(struct pipe_stage *stage, uint32_t index)
 {
     return &stage->entries[index & (stage->entries_max - 1)];
+}
+
+static inline struct staged *staged_where(struct pipeline *pipeline, struct pipe_where where)
+{
+    return staged_at(&pipeline->stages[where.lane], where.index);
 }
 
 /* Shows a job to its worker; the bell goes out with the turn. */

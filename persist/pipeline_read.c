@@ -113,71 +113,53 @@ struct scope {
     bool descending;
 };
 
-/* The staged records in scope, as entries from low to high: those whose seq lies in the range, at
- * most limit of them from the end that is read first. Returns their number; ret_bytes of the
- * overlay. */
-static uint32_t measure(struct pipeline *pipeline, uint32_t lane_count,
-                        const struct pipe_room *room, struct scope *scope, uint32_t *ret_bytes)
+/* Narrows the scope to the room's staged records in it, at most limit of them from the end that is
+ * read first. Returns their number; ret_bytes of the overlay. */
+static uint32_t measure(struct pipeline *pipeline, const struct pipe_room *room,
+                        struct scope *scope, uint32_t *ret_bytes)
 {
-    uint64_t low = UINT64_MAX;
-    uint64_t high = 0;
-    uint32_t bytes = 0;
+    const uint64_t first = staged_where(pipeline, room->first_staged)->seq;
+    const uint64_t last = first + room->staged - 1; /* Z2: they are one run of seqs */
+    uint64_t low = scope->from_seq > first ? scope->from_seq : first;
+    uint64_t high = scope->to_seq < last ? scope->to_seq : last;
+    struct pipe_where where = room->first_staged;
 
-    for (uint32_t lane = 0; lane < lane_count; lane++) {
-        struct pipe_stage *stage = &pipeline->stages[lane];
-        for (uint32_t at = stage->first; at != stage->end; at++) {
-            const struct staged *entry = staged_at(stage, at);
-            if (entry->room == room && entry->state != STAGED_DONE &&
-                entry->seq >= scope->from_seq && entry->seq <= scope->to_seq) {
-                low = entry->seq < low ? entry->seq : low;
-                high = entry->seq > high ? entry->seq : high;
-            }
-        }
-    }
-    if (high == 0) {
-        *ret_bytes = 0;
+    *ret_bytes = 0;
+    if (low > high) {
         return 0;
     }
-    /* Z2: they are one run of seqs. */
     if (high - low + 1 > scope->limit) {
         low = scope->descending ? high - scope->limit + 1 : low;
         high = scope->descending ? high : low + scope->limit - 1;
     }
     scope->from_seq = low;
     scope->to_seq = high;
-    for (uint32_t lane = 0; lane < lane_count; lane++) {
-        struct pipe_stage *stage = &pipeline->stages[lane];
-        for (uint32_t at = stage->first; at != stage->end; at++) {
-            const struct staged *entry = staged_at(stage, at);
-            if (entry->room == room && entry->state != STAGED_DONE && entry->seq >= low &&
-                entry->seq <= high) {
-                bytes += 8 + aligned(entry->size);
-            }
-        }
+    for (uint64_t seq = first; seq <= high; seq++) {
+        const struct staged *entry = staged_where(pipeline, where);
+        CHECK(entry->seq == seq);
+        *ret_bytes += seq >= low ? 8 + aligned(entry->size) : 0;
+        where = entry->next;
     }
-    *ret_bytes = bytes;
     return (uint32_t)(high - low + 1);
 }
 
-/* Copies what measure found, in the order of seq: within a lane it is, and a room is in one lane.
- */
-static void copy_overlay(struct pipeline *pipeline, uint32_t lane_count,
-                         const struct pipe_room *room, const struct scope *scope, uint8_t *at)
+/* Copies what measure found. */
+static void copy_overlay(struct pipeline *pipeline, const struct pipe_room *room,
+                         const struct scope *scope, uint8_t *at)
 {
-    for (uint32_t lane = 0; lane < lane_count; lane++) {
-        struct pipe_stage *stage = &pipeline->stages[lane];
-        for (uint32_t i = stage->first; i != stage->end; i++) {
-            const struct staged *entry = staged_at(stage, i);
-            if (entry->room != room || entry->state == STAGED_DONE ||
-                entry->seq < scope->from_seq || entry->seq > scope->to_seq) {
-                continue;
-            }
-            const uint64_t size = entry->size;
+    struct pipe_where where = room->first_staged;
+
+    for (bool more = true; more;) {
+        const struct staged *entry = staged_where(pipeline, where);
+        const uint64_t size = entry->size;
+        more = entry->seq < scope->to_seq;
+        if (entry->seq >= scope->from_seq) {
             memcpy(at, &size, sizeof(size));
             memset(at + aligned(entry->size), 0, 8); /* what fills up its end */
-            memcpy(at + 8, stage->bytes + entry->offset, entry->size);
+            memcpy(at + 8, pipeline->stages[where.lane].bytes + entry->offset, entry->size);
             at += 8 + aligned(entry->size);
         }
+        where = entry->next;
     }
 }
 
@@ -220,8 +202,8 @@ static bool ask(struct persist *persist, uint32_t lane, const void *request, uin
     struct read_head head = {.owner = pipeline->owner, .request_bytes = size};
 
     if (room != NULL) {
-        head.overlay_count = measure(pipeline, room->staged > 0 ? persist->lane_count : 0, room,
-                                     &scope, &head.overlay_bytes);
+        head.overlay_count =
+            room->staged > 0 ? measure(pipeline, room, &scope, &head.overlay_bytes) : 0;
         see_batch(&head, room->flushing, false);
         see_batch(&head, room->open, true);
     }
@@ -242,8 +224,7 @@ static bool ask(struct persist *persist, uint32_t lane, const void *request, uin
     memcpy(space + sizeof(head), request, size);
     memset(space + sizeof(head) + size, 0, aligned(size) - size);
     if (head.overlay_count > 0) {
-        copy_overlay(pipeline, persist->lane_count, room, &scope,
-                     space + sizeof(head) + aligned(size));
+        copy_overlay(pipeline, room, &scope, space + sizeof(head) + aligned(size));
     }
     worker_ask(worker, all, persist->ring);
     metrics_add(&persist->metrics->persist_reads_total, 1);

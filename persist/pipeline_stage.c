@@ -147,6 +147,31 @@ static void raise_alarm(struct persist *persist, uint32_t lane, struct slice roo
     pipe_stuck(persist, lane, persist->pipeline->stages[lane].last_position);
 }
 
+/* The newest entry of the lane becomes the last one of its room. */
+static void link_staged(struct pipeline *pipeline, uint32_t lane, struct pipe_room *room)
+{
+    const struct pipe_where where = {lane, pipeline->stages[lane].end - 1};
+
+    if (room->staged++ == 0) {
+        room->first_staged = where;
+    } else {
+        staged_where(pipeline, room->last_staged)->next = where;
+    }
+    room->last_staged = where;
+}
+
+/* A room's oldest record is done: before any other of it. */
+static void settle_staged(struct pipeline *pipeline, struct pipe_where where)
+{
+    struct staged *entry = staged_where(pipeline, where);
+    struct pipe_room *room = entry->room;
+
+    CHECK(room->first_staged.lane == where.lane && room->first_staged.index == where.index);
+    entry->state = STAGED_DONE;
+    room->first_staged = entry->next;
+    room->staged--;
+}
+
 enum verdict { VERDICT_TAKE, VERDICT_PASS, VERDICT_HOLE, VERDICT_WAIT };
 
 /* What is to become of a record with that seq. */
@@ -214,8 +239,10 @@ static bool stage_record(struct persist *persist, uint32_t lane,
     }
     if (verdict == VERDICT_TAKE) {
         taken = put(stage, request, room, record.seq);
-        room->taken_seq = taken ? record.seq : room->taken_seq;
-        room->staged += taken;
+        if (taken) {
+            room->taken_seq = record.seq;
+            link_staged(pipeline, lane, room);
+        }
     } else if (verdict != VERDICT_WAIT) {
         taken = put(stage, request, NULL, 0);
     }
@@ -404,12 +431,9 @@ static void append_took(struct persist *persist, const struct pipe_append *appen
 {
     struct pipeline *pipeline = persist->pipeline;
     const struct pipe_where where = append->where[i];
-    struct staged *entry = staged_at(&pipeline->stages[where.lane], where.index);
-    struct pipe_room *room = entry->room;
 
-    pipe_batch_add(persist, where.lane, entry);
-    entry->state = STAGED_DONE;
-    room->staged--;
+    pipe_batch_add(persist, where.lane, staged_where(pipeline, where));
+    settle_staged(pipeline, where);
 }
 
 void pipe_append_done(struct persist *persist, const struct job_answer *answer)
@@ -572,8 +596,7 @@ static void direct_took(struct persist *persist, const struct pipe_flusher *flus
     if (result->result == FLUSH_PASSED) {
         pipe_room_is_absent(room);
     }
-    entry->state = STAGED_DONE;
-    room->staged--;
+    settle_staged(pipeline, where);
     pipe_room_release(pipeline, room);
 }
 

@@ -755,6 +755,8 @@ void store_mongo_move_owner(struct move_store *store, uint64_t owner)
 /* --- a source, before anything of it is touched --- */
 
 struct look {
+    struct move_store *base; /* keeps server_id */
+    struct slice server_id;
     bool schema;
     bool run;
     bool clean;
@@ -768,15 +770,17 @@ static int take_look(void *context, const bson_t *document)
     look->schema = look->schema || slice_equal(id, SLICE("schema"));
     if (slice_equal(id, SLICE("run"))) {
         look->run = true;
+        look->base->text_used = 0;
+        look->server_id = move_store_keep(look->base, store_mongo_text(document, "server_id"));
         look->clean = store_mongo_number(document, "clean") != 0;
     }
     return 0;
 }
 
-int store_mongo_move_look(struct move_store *base, bool *ret_clean)
+int store_mongo_move_look(struct move_store *base, bool *ret_clean, struct slice *ret_server_id)
 {
     struct mongo_move *move = page_of(base);
-    struct look look = {0};
+    struct look look = {.base = base};
     bson_t filter = BSON_INITIALIZER;
 
     int error = page_find(move, STORE_MONGO_META, &filter, "_id", MOVE_ROWS, take_look, &look);
@@ -790,5 +794,6 @@ int store_mongo_move_look(struct move_store *base, bool *ret_clean)
         return -ENOENT;
     }
     *ret_clean = look.clean || !look.run;
+    *ret_server_id = look.server_id;
     return 0;
 }

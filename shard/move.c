@@ -205,7 +205,6 @@ struct command {
     struct move *move;
     const char *data;
     int lock;
-    bool new_data;      /* no damsod has used the directory yet */
     bool stopped;       /* by a signal */
     bool replay_failed; /* and move_why says how */
     sigset_t signals;
@@ -291,10 +290,9 @@ static int check_directory(struct command *command)
     uint64_t found = UNMARKED;
     int error = read_mark(data, &found, command->why, sizeof(command->why));
     const int store = has_file(data, "damso.db", command->why, sizeof(command->why));
-    const int journal = has_file(data, "journal", command->why, sizeof(command->why));
 
-    if (error < 0 || store < 0 || journal < 0) {
-        return error < 0 ? error : store < 0 ? store : journal;
+    if (error < 0 || store < 0) {
+        return error < 0 ? error : store;
     }
     if (found == command->options->move_to) {
         return 1;
@@ -308,7 +306,6 @@ static int check_directory(struct command *command)
             command, -EEXIST,
             "holds an embedded store (damso.db): name another directory with --data");
     }
-    command->new_data = from == MOVE_REDIS_MONGODB && journal == 0;
     if (found == UNMARKED) {
         /* From here on a copy that is not whole is not taken for the data. */
         error = write_mark(data, from, command->why, sizeof(command->why));
@@ -449,7 +446,6 @@ static int open_move(struct command *command)
         .from = (enum move_side)command->options->move_from,
         .to = (enum move_side)command->options->move_to,
         .salvage = command->options->salvage,
-        .new_data = command->new_data,
         .tick = tick,
         .context = command,
     };

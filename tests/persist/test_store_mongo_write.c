@@ -611,14 +611,18 @@ static void rooms_that_may_have_lost_their_tail_get_a_new_epoch(void)
     create_room("memory", 0);
     create_room("journal", 1);
     create_room("fsync", 2);
-    CHECK(store_mongo_run_begin(store, SLICE("boot 1"), SLICE("id"), NULL) == 0); /* never ran before: not clean */
+    CHECK(store_mongo_run_begin(store, SLICE("boot 1"), SLICE("id"), NULL) ==
+          0); /* never ran before: not clean */
     CHECK(renewed(epochs) == 3);
     CHECK(store_mongo_run_end(store) == 0);
-    CHECK(store_mongo_run_begin(store, SLICE("boot 1"), SLICE("id"), NULL) == 0); /* after a clean stop */
+    CHECK(store_mongo_run_begin(store, SLICE("boot 1"), SLICE("id"), NULL) ==
+          0); /* after a clean stop */
     CHECK(renewed(epochs) == 0);
-    CHECK(store_mongo_run_begin(store, SLICE("boot 1"), SLICE("id"), NULL) == 0); /* the process died */
+    CHECK(store_mongo_run_begin(store, SLICE("boot 1"), SLICE("id"), NULL) ==
+          0); /* the process died */
     CHECK(renewed(epochs) == 1);
-    CHECK(store_mongo_run_begin(store, SLICE("boot 2"), SLICE("id"), NULL) == 0); /* the machine did */
+    CHECK(store_mongo_run_begin(store, SLICE("boot 2"), SLICE("id"), NULL) ==
+          0); /* the machine did */
     CHECK(renewed(epochs) == 3);
     CHECK(store_mongo_renew(store, SLICE("fsync")) == 0);
     CHECK(renewed(epochs) == 0);
