@@ -49,11 +49,13 @@ enum { DONE, DONE_FOREIGN, NOT_THERE, EXISTS, NOT_THERE_FOREIGN };
 
 static const char *const scripts[CACHE_SCRIPTS] = {
     /* KEYS[2] log, ARGV[2..] records. SET and RPUSH are both refused at maxmemory; whichever comes
-     * first decides. A WRONGTYPE leaves nothing. A log that is there though the room was not ours
-     * has what an older damsod appended after we took over: never part of our batch. */
+     * first decides. A WRONGTYPE leaves nothing. A log that is there under an older owner has what
+     * that one appended after we took over: never part of our batch. */
     [CACHE_APPEND] =
-        FENCE "if fresh then if redis.call('TYPE', KEYS[2]).ok == 'list' then " PUT_BY "end " OWN
-              "end local r = redis.pcall('RPUSH', KEYS[2], unpack(ARGV, 2)) "
+        FENCE "if fresh then " OWN
+              "if type(owner) == 'string' and #owner < 17 and string.match(owner, '^%d+$') "
+              "and redis.call('TYPE', KEYS[2]).ok == 'list' then " PUT_BY "end end "
+              "local r = redis.pcall('RPUSH', KEYS[2], unpack(ARGV, 2)) "
               "if type(r) == 'number' then return 0 end "
               "if not string.find(r.err, 'WRONGTYPE', 1, true) then return r end " AWAY
               "redis.call('RPUSH', KEYS[2], unpack(ARGV, 2)) return 1",
@@ -514,6 +516,18 @@ int cache_unlink(struct cache *cache, struct slice room_id, uint64_t number)
     const struct slice frozen = cache_list_key(cache, 1, room_id, cache->owner, number);
 
     return queue(cache, cache_head(cache, CACHE_UNLINK, room_id, &frozen, 1));
+}
+
+int cache_queue_claim(struct cache *cache, struct slice room_id)
+{
+    return queue(cache, cache_head(cache, CACHE_CLAIM, room_id, NULL, 0));
+}
+
+int cache_queue_remove(struct cache *cache, struct slice room_id, uint64_t owner, uint64_t number)
+{
+    const struct slice key = cache_list_key(cache, 1, room_id, owner, number);
+
+    return queue(cache, cache_head(cache, CACHE_UNLINK, room_id, &key, 1));
 }
 
 int cache_finish(struct cache *cache, cache_result result, void *context)

@@ -98,7 +98,7 @@ typedef void (*cache_result)(void *context, uint32_t index, int result);
 /* Queues an append of 1 to CACHE_RECORDS_MAX records to a room's log: one script, one variadic
  * RPUSH. Whenever 1,000 commands or 1 MiB are queued without replies, waits for those first. A key
  * of ours that is no list (somebody else wrote there) is renamed away and counted. Between two
- * cache_finish at most CACHE_COMMANDS_MAX calls of these three. 0 or -errno (C3). */
+ * cache_finish at most CACHE_COMMANDS_MAX calls of these five. 0 or -errno (C3). */
 NODISCARD int cache_append(struct cache *cache, struct slice room_id, const struct slice *records,
                            uint32_t count);
 
@@ -107,6 +107,11 @@ NODISCARD int cache_freeze(struct cache *cache, struct slice room_id, uint64_t n
 
 /* Queues: the frozen key goes (UNLINK), fenced. */
 NODISCARD int cache_unlink(struct cache *cache, struct slice room_id, uint64_t number);
+
+/* Queue what cache_claim does, and cache_remove_found without keep. */
+NODISCARD int cache_queue_claim(struct cache *cache, struct slice room_id);
+NODISCARD int cache_queue_remove(struct cache *cache, struct slice room_id, uint64_t owner,
+                                 uint64_t number);
 
 /* Sends what is queued, waits for all replies and tells each result (also those that the calls
  * above had to wait for), then starts counting from 0. 0 or -errno (C3): then nothing was told that
@@ -150,6 +155,11 @@ NODISCARD int cache_claim(struct cache *cache, struct slice room_id);
 /* Reads a found list whole, in pieces. A list found under another owner's number is read by it. */
 NODISCARD int cache_read_found(struct cache *cache, struct slice room_id, uint64_t owner,
                                uint64_t number, cache_row row, void *context);
+
+/* As cache_read, of found lists: the one of ranges[i] was found under owners[i]. */
+NODISCARD int cache_read_owned(struct cache *cache, const struct cache_range *ranges,
+                               const uint64_t *owners, uint32_t count, cache_row row,
+                               void *context);
 
 /* Removes a found list, or with keep renames it to {key}:orphan:OWNER.TIME, where it does no harm
  * and is found by people. 0 also if it is not there; -ESTALE: somebody newer has the room. */

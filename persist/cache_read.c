@@ -16,7 +16,8 @@ struct reading {
     uint64_t owner; /* of frozen keys */
     cache_row row;
     void *context;
-    int row_error; /* the callback's */
+    int row_error;          /* the callback's */
+    const uint64_t *owners; /* each range's; NULL: owner */
 };
 
 /* Up to CACHE_READ_RECORDS_MAX records of a range. */
@@ -47,8 +48,8 @@ static struct piece next_piece(const struct reading *reading, struct piece piece
 static int ask_piece(struct cache *cache, const struct reading *reading, struct piece piece)
 {
     const struct cache_range *range = &reading->ranges[piece.range];
-    const struct slice key =
-        cache_list_key(cache, 0, range->room_id, reading->owner, range->number);
+    const uint64_t owner = reading->owners != NULL ? reading->owners[piece.range] : reading->owner;
+    const struct slice key = cache_list_key(cache, 0, range->room_id, owner, range->number);
     uint64_t last = piece.first + CACHE_READ_RECORDS_MAX - 1;
     char numbers[2][CACHE_NUMBER_BYTES];
 
@@ -142,7 +143,11 @@ static int read_ranges(struct cache *cache, struct reading reading)
 int cache_read(struct cache *cache, const struct cache_range *ranges, uint32_t count, cache_row row,
                void *context)
 {
-    return read_ranges(cache, (struct reading){ranges, count, cache->owner, row, context, 0});
+    return read_ranges(cache, (struct reading){.ranges = ranges,
+                                               .count = count,
+                                               .owner = cache->owner,
+                                               .row = row,
+                                               .context = context});
 }
 
 int cache_read_found(struct cache *cache, struct slice room_id, uint64_t owner, uint64_t number,
@@ -150,7 +155,16 @@ int cache_read_found(struct cache *cache, struct slice room_id, uint64_t owner, 
 {
     const struct cache_range whole = {room_id, number, 0, UINT32_MAX};
 
-    return read_ranges(cache, (struct reading){&whole, 1, owner, row, context, 0});
+    return cache_read_owned(cache, &whole, &owner, 1, row, context);
+}
+
+int cache_read_owned(struct cache *cache, const struct cache_range *ranges, const uint64_t *owners,
+                     uint32_t count, cache_row row, void *context)
+{
+    return read_ranges(
+        cache,
+        (struct reading){
+            .ranges = ranges, .count = count, .owners = owners, .row = row, .context = context});
 }
 
 /* --- taking over --- */

@@ -5,6 +5,7 @@
 #include "core/log.h"
 #include "fileio/recovery.h"
 #include "shard/loop.h"
+#include "shard/move.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -263,6 +264,8 @@ static enum exit_code open_store(struct server *server, bool salvage, char *ret_
     uint64_t first_segment = 0;
 
     if (lock_data(server, ret_why, why_size) < 0 ||
+        move_check_mode(server->config->server_data, server->config->persist_mode, ret_why,
+                        why_size) < 0 ||
         auth_open(&server->auth, server->config, ret_why, why_size) < 0 ||
         persist_open(server->config, &server->persist, ret_why, why_size) < 0 ||
         recover(server, salvage, &first_segment, ret_why, why_size) < 0) {
