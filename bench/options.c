@@ -38,7 +38,7 @@ static const struct preset {
     {"connect", SCENARIO_CONNECT, 64, 1, 0, 0, 100, 0, 10, 0.5, "S5: upgrade with a token, close"},
     {"journal", SCENARIO_JOURNAL, 0, 0, 0, 0, 200, 0, 10, 0.5, "the journal alone, no server"},
     {"acks", SCENARIO_ACKS, 64, 1, 64, 100, 100, 0, 10, 0.5, "acks a second, no fan-out"},
-    {"persist", SCENARIO_PERSIST, 40, 20, 40, 0, 100, 400, 5, 0.5,
+    {"persist", SCENARIO_PERSIST, 40, 20, 40, 0, 100, 200, 5, 0.5,
      "Redis and MongoDB in four ways, on servers of its own"},
     {"persist-redis", SCENARIO_PERSIST_REDIS, 0, 50, 0, 0, 100, 0, 3, 0,
      "persistence alone into Redis, no damsod"},
