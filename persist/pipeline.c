@@ -110,12 +110,16 @@ static void mongodb_is(struct persist *persist, bool up, const struct job_answer
     set_well(persist);
 }
 
-void pipe_mongodb_failed(struct persist *persist, const struct job_answer *answer)
+void pipe_mongodb_failed(struct persist *persist, uint64_t asked_ns,
+                         const struct job_answer *answer)
 {
     struct pipeline *pipeline = persist->pipeline;
 
     metrics_add(&persist->metrics->persist_retries_total, 1);
     metrics_add(&persist->metrics->persist_store_errors_total_mongodb, 1);
+    if (asked_ns < pipeline->mongodb_worked_ns) {
+        return; /* since then it has worked: what failed is tried again like that */
+    }
     pipeline->mongodb_retry_ns = os_now_ns() + pipeline->mongodb_backoff_ns;
     pipeline->mongodb_backoff_ns = pipeline->mongodb_backoff_ns * 2 < BACKOFF_MAX_NS
                                        ? pipeline->mongodb_backoff_ns * 2
@@ -131,6 +135,7 @@ void pipe_mongodb_worked(struct persist *persist, uint64_t asked_ns)
     if (asked_ns < pipeline->mongodb_failed_ns) {
         return;
     }
+    pipeline->mongodb_worked_ns = os_now_ns();
     pipeline->mongodb_retry_ns = 0;
     pipeline->mongodb_backoff_ns = PIPE_BACKOFF_MIN_NS;
     mongodb_is(persist, true, NULL);
@@ -294,7 +299,8 @@ static void drain_done(struct persist *persist, const struct job_answer *answer)
     if (answer->status == -ESTALE) {
         pipe_fence(persist, answer);
     } else if (answer->status < 0 && answer->where == JOB_WHERE_MONGODB) {
-        pipe_mongodb_failed(persist, answer); /* DRAINING goes on after the backoff */
+        pipe_mongodb_failed(persist, persist->pipeline->flushers[0].asked_ns,
+                            answer); /* DRAINING goes on after the backoff */
     } else if (answer->status < 0) {
         go_direct(persist, answer);
     } else {
@@ -357,7 +363,7 @@ static void batch_answered(struct persist *persist, struct pipe_flusher *flusher
         pipe_fence(persist, answer);
     } else if (answer->status < 0 && answer->where != JOB_WHERE_REDIS &&
                answer->status != -ENODATA) {
-        pipe_mongodb_failed(persist, answer);
+        pipe_mongodb_failed(persist, flusher->asked_ns, answer);
     } else {
         pipe_mongodb_worked(persist, flusher->asked_ns);
     }
@@ -368,7 +374,7 @@ static void check_done(struct persist *persist, const struct job_answer *answer)
     if (answer->status == -ESTALE) {
         pipe_fence(persist, answer);
     } else if (answer->status < 0) {
-        pipe_mongodb_failed(persist, answer);
+        pipe_mongodb_failed(persist, persist->pipeline->flushers[0].asked_ns, answer);
     } else {
         pipe_mongodb_worked(persist, persist->pipeline->flushers[0].asked_ns);
     }

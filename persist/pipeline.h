@@ -186,6 +186,7 @@ struct pipeline {
     uint64_t backoff_ns;
     uint64_t mongodb_retry_ns; /* no batch before then */
     uint64_t mongodb_backoff_ns;
+    uint64_t mongodb_worked_ns; /* of the last answer that was good */
     uint64_t mongodb_failed_ns; /* what was asked before then says nothing */
     uint32_t connection;        /* with Redis, counted */
     uint64_t ping_at_ns;
@@ -365,7 +366,8 @@ void pipe_ask_flusher(struct persist *persist, enum job_op op);
 void pipe_distrust(struct persist *persist, const struct job_answer *answer);
 
 /* MongoDB refused or did not answer: the next attempt is later. */
-void pipe_mongodb_failed(struct persist *persist, const struct job_answer *answer);
+void pipe_mongodb_failed(struct persist *persist, uint64_t asked_ns,
+                         const struct job_answer *answer);
 void pipe_mongodb_worked(struct persist *persist, uint64_t asked_ns);
 
 /* Another damsod took over: final. */

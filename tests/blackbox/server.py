@@ -2,8 +2,13 @@
 
 Every server is started from the main thread with a parent-death signal, so that none outlives a
 test program, not even one that is killed itself.
+
+DAMSO_TEST_PERSIST=redis+mongodb in the environment runs whatever a test starts in that mode: each
+data directory has a key prefix and a database of its own, kept over its restarts, on the servers
+of DAMSO_TEST_REDIS_URL and DAMSO_TEST_MONGODB_URI, or else on a pair started for the test program.
 """
 import asyncio
+import atexit
 import ctypes
 import os
 import pathlib
@@ -15,6 +20,7 @@ import time
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 DAMSOD = os.environ.get('DAMSOD', str(REPOSITORY / 'build' / 'damsod'))
 READY = re.compile(rb'^damsod: ready at (http://[^:/\s]+:(\d+))\s*$', re.MULTILINE)
+PERSIST = os.environ.get('DAMSO_TEST_PERSIST', 'embedded')
 READY_SECONDS_MAX = 20.0   # for a sanitizer build on a busy machine; tests have bounds of their own
 POLL_SECONDS = 0.004
 PR_SET_PDEATHSIG = 1
@@ -40,16 +46,53 @@ def config_text(sections):
     return '\n'.join(lines) + '\n'
 
 
+class SharedStores:
+    """The Redis and MongoDB behind DAMSO_TEST_PERSIST, from the first server on to our end."""
+
+    def __init__(self):
+        self.stores, self.sections = None, {}
+
+    def sections_of(self, data):
+        """The configuration of the name space that belongs to a data directory."""
+        if self.stores is None:
+            import stores       # it imports the harness, which imports this
+            self.stores = stores.Stores().start()
+            if not self.stores.ours:
+                atexit.register(self.stores.stop)   # drops what we made there
+        key = str(pathlib.Path(data).resolve())
+        if key not in self.sections:
+            self.stores.fresh_namespace()
+            self.sections[key] = self.stores.config()
+        return self.sections[key]
+
+
+shared_stores = SharedStores()
+
+
+def in_mode(persist, config, data):
+    """The configuration with the persist section of that mode; what the test says of it stays."""
+    if persist == 'embedded' or 'mode' in (config or {}).get('persist', {}):
+        return config
+    if persist != 'redis+mongodb':
+        raise ValueError(f'DAMSO_TEST_PERSIST is {persist!r}: embedded or redis+mongodb')
+    sections = dict(config or {})
+    sections['persist'] = {**shared_stores.sections_of(data)['persist'],
+                           **sections.get('persist', {})}
+    return sections
+
+
 class Server:
     """One data directory and the damsod that serves it, through any number of restarts.
 
-    `wrap` is a command put in front (prlimit, setpriv); `before_exec` runs in the child.
+    `wrap` is a command put in front (prlimit, setpriv); `before_exec` runs in the child; `persist`
+    is the mode of a configuration that names none.
     """
 
     def __init__(self, directory, *, data=None, shards=1, port=0, config=None, env=None, wrap=(),
-                 arguments=(), before_exec=None):
+                 arguments=(), before_exec=None, persist=PERSIST):
         self.directory = pathlib.Path(directory)
         self.data = pathlib.Path(data) if data else self.directory / 'data'
+        config = in_mode(persist, config, self.data)
         self.shards, self.port_asked, self.env = shards, port, env or {}
         self.wrap, self.arguments, self.before_exec = list(wrap), list(arguments), before_exec
         self.config_file = None
