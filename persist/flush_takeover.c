@@ -1,8 +1,8 @@
 /*
  * flush_takeover.c - DRAIN: whatever lies in Redis goes into MongoDB. See flush.h for F1 to F3.
  *
- *     scan -> room by room: claim -> look -> store -> remove its lists     until a scan finds
- * nothing
+ *     scan -> what is plain, many rooms at once: flush_takeover_many.c          until a scan
+ *          -> the rest room by room: claim -> look -> store -> remove its lists  finds nothing
  *
  * Lists are left by a damsod that died, here or elsewhere, or by ourselves before Redis failed.
  * What they hold is in the journal of the one that wrote them; if that is ours it comes from there
@@ -20,6 +20,7 @@
 #include "core/failpoint.h"
 #include "core/log.h"
 #include "persist/flush_own.h"
+#include "persist/flush_takeover_many.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -294,24 +295,50 @@ static int drain_room(struct flusher *flusher, struct flush_list *lists, uint32_
 
 /* --- all rooms --- */
 
+/* Rooms from the list at first on, as many as go together; *ret_end: the list behind them. A room
+ * with too many lists is alone, and left. */
+static uint32_t gather(struct flusher *flusher, uint32_t first, struct flush_many_room *rooms,
+                       uint32_t *ret_end)
+{
+    uint32_t count = 0;
+    uint32_t at = first;
+
+    while (at < flusher->list_count) {
+        uint32_t end = at + 1;
+        while (end < flusher->list_count &&
+               compare_rooms(&flusher->lists[at], &flusher->lists[end]) == 0) {
+            end++;
+        }
+        if (count > 0 && end - first > FLUSH_MANY_LISTS) {
+            break;
+        }
+        rooms[count++] = (struct flush_many_room){
+            .lists = &flusher->lists[at], .count = end - at, .left = end - at > FLUSH_MANY_LISTS};
+        at = end;
+    }
+    *ret_end = at;
+    return count;
+}
+
 /* ret_progress: some lists are gone. */
 static int drain_lists(struct flusher *flusher, bool final, bool *ret_progress)
 {
+    struct flush_many_room rooms[FLUSH_MANY_LISTS];
     uint32_t first = 0;
 
     while (first < flusher->list_count) {
-        bool waits = false;
-        uint32_t end = first + 1;
-        while (end < flusher->list_count &&
-               compare_rooms(&flusher->lists[first], &flusher->lists[end]) == 0) {
-            end++;
+        const uint32_t count = gather(flusher, first, rooms, &first);
+        int error = flush_takeover_many(flusher, rooms, count);
+        for (uint32_t i = 0; i < count && error == 0; i++) {
+            bool waits = false;
+            if (rooms[i].left) {
+                error = drain_room(flusher, rooms[i].lists, rooms[i].count, final, &waits);
+            }
+            *ret_progress = *ret_progress || (error == 0 && !waits);
         }
-        const int error = drain_room(flusher, flusher->lists + first, end - first, final, &waits);
         if (error < 0) {
             return error;
         }
-        *ret_progress = *ret_progress || !waits;
-        first = end;
     }
     return 0;
 }
