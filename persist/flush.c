@@ -192,7 +192,8 @@ int flush_bulk_store(struct flusher *flusher)
     failpoint("insert.after");
     for (uint32_t i = 0; i < bulk->count; i++) {
         struct flush_mark *mark = &flusher->marks[bulk->rooms[i]];
-        flusher->answer.quarantined += bulk->results[i] != STORE_MONGO_STORED;
+        flusher->answer.quarantined +=
+            bulk->results[i] == STORE_MONGO_QUARANTINED || bulk->results[i] == STORE_MONGO_CONFLICT;
         mark->unkept = mark->unkept || bulk->results[i] == STORE_MONGO_UNKEPT;
         mark->stuck = mark->stuck || mark->unkept || bulk->results[i] == STORE_MONGO_CONFLICT;
         flush_settle(flusher, bulk->rooms[i]);

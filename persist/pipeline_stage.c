@@ -194,25 +194,21 @@ static enum verdict judge(struct persist *persist, uint32_t lane, struct pipe_ro
     if (room->taken_seq == 0 || seq == room->taken_seq + 1) {
         return VERDICT_TAKE;
     }
-    if (!persist->lanes[lane].door->salvage && under_way) {
+    /* A hole, as it seems. What the room's journal lacks may be in MongoDB: of a generation that
+     * was stored and freed, or because what was taken before was in conflict. That decides, as it
+     * does for a room's first records (flush_room.check), once nothing of the room is under way. */
+    if (under_way && !persist->lanes[lane].door->recovered) {
         return VERDICT_HOLE;
     }
-    if (!persist->lanes[lane].door->salvage) {
-        /* What was taken before may have been in conflict with what MongoDB has: that decides, as
-         * it does for a room's first records (flush_room.check). */
-        room->taken_seq = 0;
-        room->stored_seq = 0;
-        return VERDICT_TAKE;
-    }
-    /* Salvage passed over damage: the room goes on behind the hole, once all before it is stored.
-     */
     if (under_way) {
         if (room->open != NULL) {
             pipe_batch_set_due(persist->pipeline, room->open);
         }
         return VERDICT_WAIT;
     }
-    room->renew = true;
+    room->renew = persist->lanes[lane].door->salvage; /* it passed over damage */
+    room->taken_seq = 0;
+    room->stored_seq = 0;
     return VERDICT_TAKE;
 }
 

@@ -676,15 +676,18 @@ int store_mongo_run_end(struct store_mongo *store)
 
 int store_mongo_renew(struct store_mongo *store, struct slice room_id)
 {
+    uint64_t epoch;
     bson_t filter = BSON_INITIALIZER;
     bson_t change = BSON_INITIALIZER;
 
+    os_random(&epoch, sizeof(epoch));
     store_mongo_put_text(&filter, "_id", room_id);
-    BCON_APPEND(&change, "$set", "{", "renew", BCON_BOOL(true), "}");
+    BCON_APPEND(&change, "$set", "{", "epoch", BCON_INT64((int64_t)(epoch | 1)), "renew",
+                BCON_BOOL(false), "}");
     const int error = update(store, STORE_MONGO_ROOMS, &filter, &change, false, false);
     bson_destroy(&change);
     bson_destroy(&filter);
-    return error < 0 ? store_mongo_fail(store, error, "mark a room for a new epoch") : 0;
+    return error < 0 ? store_mongo_fail(store, error, "give a room a new epoch") : 0;
 }
 
 /* --- opening --- */

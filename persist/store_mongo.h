@@ -77,13 +77,14 @@ NODISCARD int store_mongo_claim(struct store_mongo *store, uint64_t *ret_owner);
 /* 0, or -ESTALE: another damsod took over, or the database was emptied or put back. */
 NODISCARD int store_mongo_check_owner(struct store_mongo *store, uint64_t owner);
 
-/* As store_ops.run_begin: gives a new epoch to rooms marked by store_mongo_renew, and unless the
+/* As store_ops.run_begin: gives a new epoch to rooms marked for one (renew), and unless the
  * last run ended by run_end to those whose durability may have lost their tail. server_id names the
  * data directory: if the last run was another one's and did not end cleanly, its journal is not
  * here, so every room begins anew; ret_other (may be NULL): that damsod may still be at work. */
 NODISCARD int store_mongo_run_begin(struct store_mongo *store, struct slice boot_id,
                                     struct slice server_id, bool *ret_other);
 NODISCARD int store_mongo_run_end(struct store_mongo *store);
+/* Gives the room a new epoch: a part of its log is lost. Before anybody is served. */
 NODISCARD int store_mongo_renew(struct store_mongo *store, struct slice room_id);
 
 /* --- writing --- */

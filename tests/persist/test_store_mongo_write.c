@@ -603,6 +603,17 @@ static int renewed(uint64_t epochs[3])
     return changed;
 }
 
+/* Whether another damsod may still be at work. */
+static int begin_run(const char *boot_id, const char *server_id)
+{
+    bool other = false;
+
+    CHECK(store_mongo_run_begin(store, (struct slice){boot_id, (uint32_t)strlen(boot_id)},
+                                (struct slice){server_id, (uint32_t)strlen(server_id)},
+                                &other) == 0);
+    return other;
+}
+
 static void rooms_that_may_have_lost_their_tail_get_a_new_epoch(void)
 {
     uint64_t epochs[3] = {EPOCH, EPOCH, EPOCH};
@@ -611,27 +622,22 @@ static void rooms_that_may_have_lost_their_tail_get_a_new_epoch(void)
     create_room("memory", 0);
     create_room("journal", 1);
     create_room("fsync", 2);
-    CHECK(store_mongo_run_begin(store, SLICE("boot 1"), SLICE("id"), NULL) ==
-          0); /* never ran before: not clean */
+    CHECK(begin_run("boot 1", "id") == 0); /* never ran before: not clean */
     CHECK(renewed(epochs) == 3);
     CHECK(store_mongo_run_end(store) == 0);
-    CHECK(store_mongo_run_begin(store, SLICE("boot 1"), SLICE("id"), NULL) ==
-          0); /* after a clean stop */
+    CHECK(begin_run("boot 1", "id") == 0); /* after a clean stop */
     CHECK(renewed(epochs) == 0);
-    CHECK(store_mongo_run_begin(store, SLICE("boot 1"), SLICE("id"), NULL) ==
-          0); /* the process died */
+    CHECK(begin_run("boot 1", "id") == 0); /* the process died */
     CHECK(renewed(epochs) == 1);
-    CHECK(store_mongo_run_begin(store, SLICE("boot 2"), SLICE("id"), NULL) ==
-          0); /* the machine did */
+    CHECK(begin_run("boot 2", "id") == 0); /* the machine did */
     CHECK(renewed(epochs) == 3);
     CHECK(store_mongo_renew(store, SLICE("fsync")) == 0);
-    CHECK(renewed(epochs) == 0);
-    CHECK(store_mongo_run_end(store) == 0);
-    CHECK(store_mongo_run_begin(store, SLICE("boot 2"), SLICE("id"), NULL) == 0);
     CHECK(renewed(epochs) == 4);
+    CHECK(begin_run("boot 2", "other") == 1); /* without the journal of the one that died */
+    CHECK(renewed(epochs) == 7);
     CHECK(store_mongo_run_end(store) == 0);
-    CHECK(store_mongo_run_begin(store, SLICE("boot 2"), SLICE("id"), NULL) == 0);
-    CHECK(renewed(epochs) == 0); /* the mark is gone */
+    CHECK(begin_run("boot 3", "third") == 0); /* moved, after a clean stop */
+    CHECK(renewed(epochs) == 0);
     end_test();
 }
 
