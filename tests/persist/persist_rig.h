@@ -18,12 +18,24 @@ enum {
     RIG_EPOCH = 77,
 };
 
+/* What a shard has in its journal: records as they were handed over, one behind the other. */
+struct rig_journal {
+    uint8_t *bytes; /* the test's; each a struct persist_record and the record */
+    size_t used, capacity;
+};
+
 struct rig_shard {
     struct persist_lane lane;
     struct doorbell bell;
     struct os_ring *ring;
     struct persist *persist;
+    struct rig_journal *journal; /* NULL: what is handed over is not asked for again */
     uint64_t watermark;
+    uint64_t taken;     /* as PERSIST_TAKEN told last */
+    uint64_t rewind_to; /* as PERSIST_REWIND told last */
+    uint32_t rewinds;
+    bool rewind_due;
+    bool recovered;    /* PERSIST_RECOVERED was handed over: it is again behind a rewind */
     uint64_t position; /* of the last record handed over */
     uint64_t token;    /* of the last question */
     alignas(64) unsigned char requests[RIG_RING_BYTES];
@@ -44,7 +56,13 @@ static inline void rig_shard_open(struct rig_shard *shard, uint32_t replies_byte
     shard->lane.shard_bell = &shard->bell;
     shard->lane.shard_ring = shard->ring;
     shard->lane.shard_tag = os_tag(9, 0, 0);
+    shard->journal = NULL;
     shard->watermark = 0;
+    shard->taken = 0;
+    shard->rewind_to = 0;
+    shard->rewinds = 0;
+    shard->rewind_due = false;
+    shard->recovered = false;
     shard->position = 0;
     shard->token = 0;
 }
@@ -61,17 +79,102 @@ static inline void rig_shard_close(struct rig_shard *shard)
     os_ring_destroy(shard->ring);
 }
 
-/* Notes a watermark; true if the reply is one. */
-static inline bool rig_is_watermark(struct rig_shard *shard, const struct persist_head *reply)
+static inline void rig_publish(struct rig_shard *shard)
 {
-    if (reply->op != PERSIST_WATERMARK) {
-        return false;
+    struct os_event events[8];
+
+    if (spsc_publish(&shard->lane.requests)) {
+        persist_wake(shard->persist, shard->ring);
+        CHECK(os_turn(shard->ring, 0, events, 8) >= 0);
+    }
+}
+
+/* Space for a request; the ring is emptied by the persistence thread. */
+static inline void *rig_reserve(struct rig_shard *shard, uint32_t size)
+{
+    void *space = spsc_reserve(&shard->lane.requests, size);
+    for (int waits = 0; space == NULL && waits < 100 * RIG_WAITS_MAX; waits++) {
+        rig_publish(shard);
+        CHECK(usleep(1000) == 0);
+        space = spsc_reserve(&shard->lane.requests, size);
+    }
+    CHECK(space != NULL);
+    return space;
+}
+
+/* Notes what comes unasked; true if the reply is that. */
+static inline bool rig_is_news(struct rig_shard *shard, const struct persist_head *reply)
+{
+    if (reply->op != PERSIST_WATERMARK && reply->op != PERSIST_TAKEN &&
+        reply->op != PERSIST_REWIND) {
+        return false; /* and may be shorter than what follows looks at */
     }
     const uint64_t position = ((const struct persist_record *)reply)->position;
-    CHECK(position > shard->watermark); /* rises only */
-    CHECK(position <= shard->position); /* never ahead of what was handed over */
-    shard->watermark = position;
-    return true;
+    switch (reply->op) {
+    case PERSIST_WATERMARK:
+        CHECK(position > shard->watermark); /* rises only */
+        CHECK(position <= shard->position); /* never ahead of what was handed over */
+        shard->watermark = position;
+        return true;
+    case PERSIST_TAKEN:
+        CHECK(position > shard->taken || shard->rewinds > 0);
+        CHECK(position <= shard->position);
+        shard->taken = position;
+        return true;
+    default:
+        CHECK(shard->journal != NULL); /* else there is no reason for a rewind */
+        CHECK(position >= shard->watermark && position <= shard->position);
+        shard->rewind_to = position;
+        shard->rewinds++;
+        shard->rewind_due = true;
+        return true;
+    }
+}
+
+/* PERSIST_REWOUND or PERSIST_RECOVERED. Not published yet. */
+static inline void rig_put_head(struct rig_shard *shard, enum persist_op op)
+{
+    const struct persist_head head = {.op = (uint16_t)op};
+
+    memcpy(rig_reserve(shard, sizeof(head)), &head, sizeof(head));
+    spsc_commit(&shard->lane.requests, sizeof(head));
+}
+
+/* Hands over again what is above the rewound position, as a shard does (shard/handover.h). */
+static inline void rig_rewind(struct rig_shard *shard)
+{
+    const struct rig_journal *journal = shard->journal;
+    uint32_t count = 0;
+
+    shard->rewind_due = false;
+    rig_put_head(shard, PERSIST_REWOUND);
+    for (size_t at = 0; at < journal->used;) {
+        struct persist_record head;
+        memcpy(&head, journal->bytes + at, sizeof(head));
+        const uint32_t size = (uint32_t)sizeof(head) + head.record_bytes;
+        if (head.position > shard->rewind_to) {
+            memcpy(rig_reserve(shard, size), journal->bytes + at, size);
+            spsc_commit(&shard->lane.requests, size);
+            count++;
+        }
+        at += size;
+        if (count % 64 == 63) {
+            rig_publish(shard);
+        }
+    }
+    if (shard->recovered) {
+        rig_put_head(shard, PERSIST_RECOVERED);
+    }
+    rig_publish(shard);
+}
+
+static inline void rig_next(struct rig_shard *shard)
+{
+    spsc_next(&shard->lane.replies);
+    spsc_release(&shard->lane.replies);
+    if (shard->rewind_due) {
+        rig_rewind(shard);
+    }
 }
 
 /* Sleeps until something is in the reply ring, or a while has passed. */
@@ -86,7 +189,19 @@ static inline void rig_sleep(struct rig_shard *shard)
     doorbell_cancel_sleep(&shard->bell);
 }
 
-/* The next reply that is no watermark; good until rig_next. */
+/* Takes all news that are there now; what is no news stays. */
+static inline void rig_take_news(struct rig_shard *shard)
+{
+    uint32_t size;
+    const struct persist_head *reply = spsc_peek(&shard->lane.replies, &size);
+
+    while (reply != NULL && rig_is_news(shard, reply)) {
+        rig_next(shard);
+        reply = spsc_peek(&shard->lane.replies, &size);
+    }
+}
+
+/* The next reply that is an answer; good until rig_next. */
 static inline const void *rig_reply(struct rig_shard *shard, uint32_t *ret_size)
 {
     for (int waits = 0; waits < RIG_WAITS_MAX;) {
@@ -94,20 +209,13 @@ static inline const void *rig_reply(struct rig_shard *shard, uint32_t *ret_size)
         if (reply == NULL) {
             rig_sleep(shard);
             waits++;
-        } else if (!rig_is_watermark(shard, reply)) {
+        } else if (!rig_is_news(shard, reply)) {
             return reply;
         } else {
-            spsc_next(&shard->lane.replies);
-            spsc_release(&shard->lane.replies);
+            rig_next(shard);
         }
     }
     check_failed(__FILE__, __LINE__, "the reply never came");
-}
-
-static inline void rig_next(struct rig_shard *shard)
-{
-    spsc_next(&shard->lane.replies);
-    spsc_release(&shard->lane.replies);
 }
 
 /* Takes watermarks until this one is reached; no reply may be due. */
@@ -122,32 +230,10 @@ static inline void rig_wait_watermark(struct rig_shard *shard, uint64_t position
             waits++;
             continue;
         }
-        CHECK(rig_is_watermark(shard, reply));
+        CHECK(rig_is_news(shard, reply));
         rig_next(shard);
     }
     CHECK(shard->watermark >= position);
-}
-
-/* Space for a request; the ring is emptied by the persistence thread. */
-static inline void *rig_reserve(struct rig_shard *shard, uint32_t size)
-{
-    void *space = spsc_reserve(&shard->lane.requests, size);
-    for (int waits = 0; space == NULL && waits < 100 * RIG_WAITS_MAX; waits++) {
-        CHECK(usleep(1000) == 0);
-        space = spsc_reserve(&shard->lane.requests, size);
-    }
-    CHECK(space != NULL);
-    return space;
-}
-
-static inline void rig_publish(struct rig_shard *shard)
-{
-    struct os_event events[8];
-
-    if (spsc_publish(&shard->lane.requests)) {
-        persist_wake(shard->persist, shard->ring);
-        CHECK(os_turn(shard->ring, 0, events, 8) >= 0);
-    }
 }
 
 /* Puts a request into the ring: its struct, then the parts of its tail. Not published yet. */
@@ -187,6 +273,13 @@ static inline void rig_record(struct rig_shard *shard, const struct record *reco
     const struct persist_record request = {
         .head = {.op = PERSIST_RECORD}, .position = shard->position, .record_bytes = encoded.size};
     rig_put(shard, &request, sizeof(request), &encoded, 1);
+    if (shard->journal != NULL) {
+        struct rig_journal *journal = shard->journal;
+        CHECK(journal->capacity - journal->used >= sizeof(request) + encoded.size);
+        memcpy(journal->bytes + journal->used, &request, sizeof(request));
+        memcpy(journal->bytes + journal->used + sizeof(request), bytes, encoded.size);
+        journal->used += sizeof(request) + encoded.size;
+    }
 }
 
 static inline void rig_send(struct rig_shard *shard, const char *room, uint64_t epoch, uint64_t seq)
@@ -194,6 +287,14 @@ static inline void rig_send(struct rig_shard *shard, const char *room, uint64_t 
     char body[64];
     const struct record record = rig_message(body, room, epoch, seq);
     rig_record(shard, &record);
+}
+
+/* From a recovered lane: there is no more. */
+static inline void rig_recovered(struct rig_shard *shard)
+{
+    shard->recovered = true;
+    rig_put_head(shard, PERSIST_RECOVERED);
+    rig_publish(shard);
 }
 
 static inline void rig_ask_history(struct rig_shard *shard, const char *room, uint64_t from,
