@@ -15,11 +15,12 @@
  * hash queue full) is answered with -EAGAIN: it may be asked again. -EINVAL: a client put something
  * into it that cannot be (persist/username.h has the rules for names).
  *
- * Invariants: (P1) requests of one shard take effect in the order of the ring: a read sees every
- *                  record that was handed over before it.
+ * Invariants: (P1) a question of a shard sees every record that it handed over before it. Two
+ *                  questions may be answered in either order: who needs one waits for the answer.
  *             (P2) a watermark is sent only after its records are durable in the store (synced).
- *             (P3) a record is stored once: (room, epoch, seq) that is there already is passed
- *                  over; a hole in seq is never stored: it is an alarm, and the watermark stays.
+ *             (P3) a record is stored once: one whose (room, seq) is there already is passed over
+ *                  (with redis+mongodb, if it is the same; another one goes into quarantine); a
+ *                  hole in seq is never stored: it is an alarm, and the watermark stays.
  *             (P4) every request gets exactly one final reply with its token, but PERSIST_RECORD,
  *                  PERSIST_REWOUND and PERSIST_RECOVERED, which get none.
  */

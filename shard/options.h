@@ -19,7 +19,7 @@ enum option_action {
 struct options {
     enum option_action action;
     bool salvage;
-    uint32_t shards; /* how many there will be */
+    uint32_t shards;             /* how many there will be */
     uint32_t move_from, move_to; /* ACTION_MOVE: as persist.mode counts them */
 };
 

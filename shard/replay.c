@@ -323,7 +323,8 @@ int replay_start(struct replay *replay, struct persist *persist)
 
 void replay_stop(struct replay *replay)
 {
-    /* Release pairs with the acquire in is_stopping; it looks after WAIT_NS at the latest. */
+    /* Release pairs with the acquire in is_stopping; it looks after WAIT_NS at the latest, or
+     * AGAIN_NS if a journal cannot be read. */
     atomic_store_explicit(&replay->stopping, true, memory_order_release);
     if (replay->started) {
         (void)pthread_join(replay->thread, NULL);

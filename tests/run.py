@@ -30,6 +30,7 @@ FUZZ_SECONDS = 20
 UNDER_ASAN = ('protocol', 'rooms', 'wrong_input', 'idempotency', 'hostile')
 # Freed memory is held back for so long that a use of it shows; this test counts memory, so less.
 ASAN_SMALL = 'strict_string_checks=1:quarantine_size_mb=1:thread_local_quarantine_size_kb=64'
+OVER_STORES = ('protocol', 'rooms', 'idempotency')
 IN_QUICK = ('kill', 'protocol', 'rooms')
 SANITIZERS = {
     'ASAN_OPTIONS': 'strict_string_checks=1:detect_stack_use_after_return=0',
@@ -150,6 +151,12 @@ def steps_of(quick):
     yield Step('web modules', ['node', '--test', *web], 120, tools=('node',), count=count_node,
                quick=True)
     yield from blackbox_steps(quick)
+    # The same tests on Redis and MongoDB.
+    for topic in OVER_STORES if not quick else ():
+        yield Step(topic + ' stores', [PYTHON, ROOT / f'tests/blackbox/test_{topic}.py', '--quick'],
+                   600, needs=('build',), tools=('python3-websockets',), count=count_closing,
+                   stores=True, env={'DAMSOD': str(ROOT / 'build' / 'damsod'),
+                                     'DAMSO_TEST_PERSIST': 'redis+mongodb'})
     # Four shards in one process: what the mesh's rings guard is seen here by the sanitizer.
     yield Step('rooms tsan', [PYTHON, ROOT / 'tests/blackbox/test_rooms.py', '--quick'], 900,
                needs=('build-tsan',), tools=('python3-websockets',), count=count_closing,
