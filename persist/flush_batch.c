@@ -15,6 +15,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+_Static_assert((int)JOB_FLUSH_RECORDS <= (int)STORE_MONGO_ENDS_MAX, "one look for all rooms");
+
 static void begin(struct flusher *flusher, struct flush_job *job)
 {
     CHECK(job->room_count <= JOB_FLUSH_RECORDS);
@@ -27,42 +29,56 @@ static void begin(struct flusher *flusher, struct flush_job *job)
 
 /* --- does the room follow? --- */
 
-static int check_room(struct flusher *flusher, uint32_t index)
+/* Of a room without the event before its first one: it may be in quarantine, or later ones are
+ * there. */
+static int check_last(struct flusher *flusher, uint32_t index)
 {
     struct flush_room *room = &flusher->job->rooms[index];
-    uint64_t epoch = 0;
     uint64_t last_seq = 0;
 
-    int error = store_mongo_epoch(flusher->store, room->room_id, &epoch);
-    if (error == -ENOENT) {
-        room->result = FLUSH_PASSED;
-        flusher->marks[index].out = true;
-        return 0;
+    int error = flush_go_on(flusher);
+    if (error < 0) {
+        return error;
     }
-    error = error < 0 ? error : store_mongo_last_seq(flusher->store, room->room_id, &last_seq);
+    error = store_mongo_last_seq(flusher->store, room->room_id, &last_seq);
     if (error < 0) {
         return flush_failed_mongodb(flusher, error);
     }
-    if (last_seq + 1 < room->first_seq && !room->renew) {
+    if (last_seq + 1 < room->first_seq) {
         room->result = FLUSH_HOLE;
         flusher->marks[index].out = true;
     }
     return 0;
 }
 
+/* One look for all rooms; those that it leaves open are looked at again. */
 static int check_rooms(struct flusher *flusher)
 {
+    struct store_mongo_end *ends = flusher->ends;
+    uint32_t count = 0;
+
     for (uint32_t i = 0; i < flusher->job->room_count; i++) {
         const struct flush_room *room = &flusher->job->rooms[i];
         if (room->check && !flusher->marks[i].out) {
-            int error = flush_go_on(flusher);
-            error = error < 0 ? error : check_room(flusher, i);
-            if (error < 0) {
-                return error;
-            }
+            flusher->queued[count] = (uint16_t)i;
+            ends[count++] = (struct store_mongo_end){.room_id = room->room_id,
+                                                     .before_seq = room->first_seq - 1};
         }
     }
-    return 0;
+    int error = count > 0 ? store_mongo_ends(flusher->store, ends, count) : 0;
+    if (error < 0) {
+        return flush_failed_mongodb(flusher, error);
+    }
+    for (uint32_t i = 0; error == 0 && i < count; i++) {
+        const uint16_t index = flusher->queued[i];
+        if (!ends[i].known) {
+            flusher->job->rooms[index].result = FLUSH_PASSED;
+            flusher->marks[index].out = true;
+        } else if (!ends[i].follows && !flusher->job->rooms[index].renew) {
+            error = check_last(flusher, index);
+        }
+    }
+    return error;
 }
 
 static int renew_rooms(struct flusher *flusher)

@@ -18,6 +18,7 @@
 
 #include "core/record.h"
 #include "persist/flush.h"
+#include "persist/store_mongo_ends.h"
 
 enum {
     FLUSH_SEEN_MAX = 65536, /* seqs that are told apart; further ahead counts as a hole */
@@ -118,8 +119,9 @@ struct flusher {
     uint32_t raw_count;
     struct cache_range ranges[FLUSH_RAW_MAX];
     uint16_t range_rooms[FLUSH_RAW_MAX];
-    uint16_t queued[JOB_FLUSH_RECORDS]; /* rooms of queued commands */
-    int queued_result;                  /* the worst of them */
+    uint16_t queued[JOB_FLUSH_RECORDS]; /* rooms of queued commands, and of ends */
+    struct store_mongo_end ends[JOB_FLUSH_RECORDS];
+    int queued_result; /* the worst of them */
     struct flush_owed owed[FLUSH_OWED_MAX];
     uint32_t owed_count;
     struct flush_list *lists; /* FLUSH_TAKEOVER_LISTS */

@@ -244,7 +244,7 @@ static void program_runs_to_its_end_and_its_words_are_kept(void)
     CHECK(strcmp(said, "1\n2\n3\n4") == 0);
     CHECK(persist_child_run((const char *const[]){"/no/such", NULL}, 10, said, sizeof(said)) ==
           127);
-    CHECK(persist_child_run(shell("sleep 60"), 0.05, said, sizeof(said)) == -ETIMEDOUT);
+    CHECK(persist_child_run(shell("exec sleep 60"), 0.05, said, sizeof(said)) == -ETIMEDOUT);
 }
 
 static void line_is_waited_for(void)
