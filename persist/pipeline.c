@@ -29,7 +29,7 @@ enum {
     EVENTS_MAX = 16,
 };
 
-static const uint64_t BACKOFF_MAX_NS = 2000000000;
+static const uint64_t backoff_max_ns = 2000000000;
 
 /* --- what is told to people, once each --- */
 
@@ -121,9 +121,9 @@ void pipe_mongodb_failed(struct persist *persist, uint64_t asked_ns,
         return; /* since then it has worked: what failed is tried again like that */
     }
     pipeline->mongodb_retry_ns = os_now_ns() + pipeline->mongodb_backoff_ns;
-    pipeline->mongodb_backoff_ns = pipeline->mongodb_backoff_ns * 2 < BACKOFF_MAX_NS
+    pipeline->mongodb_backoff_ns = pipeline->mongodb_backoff_ns * 2 < backoff_max_ns
                                        ? pipeline->mongodb_backoff_ns * 2
-                                       : BACKOFF_MAX_NS;
+                                       : backoff_max_ns;
     pipeline->mongodb_failed_ns = os_now_ns();
     mongodb_is(persist, false, answer);
 }
@@ -162,7 +162,7 @@ static void later(struct pipeline *pipeline)
 {
     pipeline->retry_at_ns = os_now_ns() + pipeline->backoff_ns;
     pipeline->backoff_ns =
-        pipeline->backoff_ns * 2 < BACKOFF_MAX_NS ? pipeline->backoff_ns * 2 : BACKOFF_MAX_NS;
+        pipeline->backoff_ns * 2 < backoff_max_ns ? pipeline->backoff_ns * 2 : backoff_max_ns;
 }
 
 void pipe_distrust(struct persist *persist, const struct job_answer *answer)

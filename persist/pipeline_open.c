@@ -18,7 +18,7 @@ enum {
     READER_RING_BYTES = 4 * 1024 * 1024,
 };
 
-static const uint64_t END_NS = 20000000000; /* for what is left when the server stops */
+static const uint64_t end_within_ns = 20000000000; /* for what is left when the server stops */
 
 _Static_assert(READER_RING_BYTES / 4 >= READ_OVERLAY_BYTES_MAX * 2, "a question fits its ring");
 
@@ -332,7 +332,7 @@ static bool pipeline_drain(struct persist *persist)
 
     if (!pipeline->ending) {
         pipeline->ending = true;
-        pipeline->end_by_ns = now_ns + END_NS;
+        pipeline->end_by_ns = now_ns + end_within_ns;
     }
     (void)pipe_turn(persist);
     const bool through = is_through(persist);

@@ -16,9 +16,9 @@ enum {
     STACK_BYTES = 4 * 1024 * 1024, /* recovery_run wants 2 MiB of it */
 };
 
-static const int64_t WAIT_NS = 100 * 1000 * 1000;
-static const int64_t FULL_WAIT_NS = 2 * 1000 * 1000;
-static const int64_t AGAIN_NS = 5000000000; /* after a journal could not be read */
+static const int64_t idle_wait_ns = 100000000;
+static const int64_t full_wait_ns = 2000000;
+static const int64_t again_ns = 5000000000; /* after a journal could not be read */
 
 /* --- opening --- */
 
@@ -72,7 +72,7 @@ static int take_last(struct replay *replay, struct recovery_report *all,
                      uint64_t *ret_first_segment, char *ret_why, size_t why_size)
 {
     char path[SEGMENT_PATH_MAX];
-    struct recovery_report report;
+    struct recovery_report report = {0};
     uint64_t records = 0;
     uint32_t generation = 0;
     int error = check(replay, 0, &records, &report, ret_why, why_size);
@@ -95,6 +95,7 @@ static int take_last(struct replay *replay, struct recovery_report *all,
     return error;
 }
 
+/* NOLINTNEXTLINE(readability-function-size): seven parameters, as the door of fileio has them. */
 int replay_open(struct replay *replay, const char *data, bool salvage, struct mem_plan *plan,
                 uint64_t *ret_first_segment, char *ret_why, size_t why_size)
 {
@@ -111,7 +112,7 @@ int replay_open(struct replay *replay, const char *data, bool salvage, struct me
         error = -EMFILE;
     }
     for (; error == 0 && replay->count < count; replay->count++) {
-        struct recovery_report report;
+        struct recovery_report report = {0};
         error = check(replay, replay->first + replay->count, &replay->records[replay->count],
                       &report, ret_why, why_size);
         add(&all, &report);
@@ -209,7 +210,7 @@ static void *reserve(struct replay *replay, uint32_t size)
     void *space = spsc_reserve(&replay->lane.requests, size);
 
     while (space == NULL && !is_stopping(replay) && !replay->rewinding) {
-        wait_for(replay, FULL_WAIT_NS);
+        wait_for(replay, full_wait_ns);
         space = spsc_reserve(&replay->lane.requests, size);
     }
     return is_stopping(replay) || replay->rewinding ? NULL : space;
@@ -268,7 +269,7 @@ static bool hand_over_all(struct replay *replay)
             log_error("the journal of an earlier run cannot be read any more; it is tried again "
                       "reason=\"%s\"",
                       why);
-            wait_for(replay, AGAIN_NS);
+            wait_for(replay, again_ns);
         }
         whole = error == 0 && !report.stopped;
     }
@@ -297,7 +298,7 @@ static void *thread_main(void *argument)
         } else if (!whole) {
             whole = hand_over_all(replay);
         } else {
-            wait_for(replay, WAIT_NS);
+            wait_for(replay, idle_wait_ns);
         }
     }
     return NULL;
@@ -323,8 +324,8 @@ int replay_start(struct replay *replay, struct persist *persist)
 
 void replay_stop(struct replay *replay)
 {
-    /* Release pairs with the acquire in is_stopping; it looks after WAIT_NS at the latest, or
-     * AGAIN_NS if a journal cannot be read. */
+    /* Release pairs with the acquire in is_stopping; it looks after idle_wait_ns at the latest, or
+     * again_ns if a journal cannot be read. */
     atomic_store_explicit(&replay->stopping, true, memory_order_release);
     if (replay->started) {
         (void)pthread_join(replay->thread, NULL);
