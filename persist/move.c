@@ -95,6 +95,7 @@ static int read_once(struct move_store *store, enum move_table table, const stru
     return store->ops->events_read(store, room, index, cursor, rows);
 }
 
+/* NOLINTNEXTLINE(readability-function-size): seven parameters, each another thing */
 int move_read(struct move *move, struct move_store *store, enum move_table table,
               const struct move_room *room, uint16_t index, struct move_cursor *cursor,
               struct move_rows *rows)

@@ -67,6 +67,7 @@ static inline int page_failed(struct mongo_move *move, int error)
 /* --- queries --- */
 
 /* Rows in the order of field, at most limit. */
+/* NOLINTNEXTLINE(readability-function-size): seven parameters, each another thing */
 static inline int page_find(struct mongo_move *move, const char *collection, const bson_t *filter,
                             const char *field, uint32_t limit, mongo_row row, void *context)
 {

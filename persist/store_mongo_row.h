@@ -115,7 +115,9 @@ static inline void row_id_text(const bson_t *document, char ret[ROW_ID_TEXT_BYTE
         }
     }
     for (char *c = ret; *c != '\0'; c++) {
-        *c = *c >= ' ' && *c <= '~' ? *c : '?';
+        if (*c < ' ' || *c > '~') {
+            *c = '?';
+        }
     }
 }
 

@@ -465,14 +465,14 @@ static void tell_end(const struct command *command, const struct move_progress *
 
 static int run(struct command *command)
 {
-    struct move_progress moved;
+    struct move_progress moved = {0};
     const bool embedded = command->options->move_from == MOVE_EMBEDDED;
     int error = lock_data(command);
 
     error = error < 0 ? error : check_directory(command);
     if (error > 0) {
         (void)printf("the data of %s is in %s already (%s/store says so): nothing to move\n",
-                     command->data, modes[command->options->move_to], command->data);
+                     command->data, embedded ? modes[1] : modes[0], command->data);
         return 0;
     }
     error = error == 0 && embedded ? complete_embedded(command) : error;

@@ -25,7 +25,7 @@ PYTHON = '/usr/bin/python3'         # Debian's: the one that has python3-websock
 CLOSING = re.compile(r'^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?\s*$', re.MULTILINE)
 NODE_COUNT = re.compile(r'^\S+ (pass|fail|skipped|cancelled|todo) (\d+)\s*$', re.MULTILINE)
 TAIL_LINES = 40
-FUZZ_SECONDS = 20
+FUZZ_SECONDS = 12
 # These run against the sanitizers' build too; the others measure time or memory, or take too long.
 UNDER_ASAN = ('protocol', 'rooms', 'wrong_input', 'idempotency', 'hostile')
 # Freed memory is held back for so long that a use of it shows; this test counts memory, so less.
